@@ -1,0 +1,8 @@
+"""From raw pictures, waves and strings to packed tokens."""
+
+from mmattn.adapters.audio import AudioFrames
+from mmattn.adapters.base import Adapter
+from mmattn.adapters.image import ImagePatches
+from mmattn.adapters.text import TextTokens
+
+__all__ = ["Adapter", "AudioFrames", "ImagePatches", "TextTokens"]

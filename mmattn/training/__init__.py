@@ -1,0 +1,1 @@
+"""What the Lightning tasks share; needs the ``tasks`` extra."""

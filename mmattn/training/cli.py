@@ -1,0 +1,90 @@
+"""LightningCLI for the tasks: configured by YAML, and one clear sentence for what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from mmattn.training.data import ClassificationData
+from mmattn.training.module import ClassificationTask
+from mmattn.training.predictions import WritePredictions
+from mmattn.training.record import RecordRun
+from mmattn.training.sentences import one_sentence
+
+
+class OneSentenceParser(LightningArgumentParser):
+    """Says what is wrong with the arguments in one sentence, and exits with status 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End the process with the sentence."""
+        self.exit(2, f"error: {one_sentence(message)}\n")
+
+
+class TaskCLI(LightningCLI):
+    """The command line of one domain: ``fit``, ``validate``, ``test`` and ``predict``.
+
+    Args:
+        model_class: the domain's task.
+        args: arguments; ``None`` takes those of the process.
+        run: whether to run the subcommand, or only to build everything that it needs.
+    """
+
+    def __init__(
+        self, model_class: type[ClassificationTask], args: Sequence[str] | None = None, run: bool = True
+    ) -> None:
+        super().__init__(
+            model_class,
+            ClassificationData,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"deterministic": True, "callbacks": [RecordRun(), WritePredictions()]},
+            auto_configure_optimizers=False,
+            args=None if args is None else list(args),
+            run=run,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Parsers, of the subcommands too, that explain errors in one sentence."""
+        # an abbreviated or misspelt option must not pass for another one
+        parser = OneSentenceParser(**{"allow_abbrev": False, **kwargs})
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file with settings")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The number and names of the classes come from the data."""
+        for name in ("num_classes", "class_names"):
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+
+
+class ConsoleCLI(TaskCLI):
+    """:class:`TaskCLI` for a person at a terminal: errors of settings and data end it with one sentence."""
+
+    def before_instantiate_classes(self) -> None:
+        """Say at once that a checkpoint is missing, not after the data are loaded."""
+        path = self._get(self.config, "ckpt_path")
+        if path and path not in ("best", "last", "hpc", "registry") and not Path(path).exists():
+            sys.exit(f"error: ckpt_path must be a file: got {path}, which does not exist")
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            raise SystemExit(f"error: {one_sentence(str(error))}") from error
+
+
+def main(model_class: type[ClassificationTask], program: str) -> None:
+    """Run a task's command line with the arguments of the process."""
+    args = sys.argv[1:]
+    if args and args[0].split("=")[0] in ("--config", "-c"):
+        known = ("fit", "validate", "test", "predict")
+        subcommand = next((word for word in args if word in known), "fit")
+        rest = " ".join(word for word in args if word not in known)
+        sys.exit(f"error: the subcommand comes before --config: python -m {program} {subcommand} {rest}")
+    ConsoleCLI(model_class)

@@ -1,0 +1,206 @@
+"""What the tasks ask of data: examples with labels, batches of like length, and a fingerprint."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class Example(NamedTuple):
+    """One raw example.
+
+    Attributes:
+        item: a picture ``[C, H, W]``, a wave ``[S]`` (mono, float in [-1, 1]) or a ``str``.
+        label: index into the class names.
+        relevant: where the answer lies, when that is known: ``(top, left, bottom, right)`` in pixels,
+            ``(start, stop)`` in samples, or ``(start, stop)`` in characters; stops are exclusive.
+    """
+
+    item: Any
+    label: int
+    relevant: tuple[int, ...] | None = None
+
+
+class Batch(NamedTuple):
+    """Examples of one step: B raw items, labels ``[B]`` (int64) and, where known, B relevant regions."""
+
+    items: Any
+    labels: Tensor
+    relevant: list[tuple[int, ...] | None]
+
+
+class ExampleSet(Dataset[Example], ABC):
+    """A map-style data set of :class:`Example` that can tell the size of an item without loading it."""
+
+    class_names: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Example: ...
+
+    @abstractmethod
+    def size(self, index: int) -> int:
+        """Length of item ``index`` in pixels, samples or characters; batches are made of like sizes."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the content: equal for equal data, whatever machine or folder it lies in."""
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Put examples into one batch without padding: pictures of one shape are stacked, all else stays a list."""
+    items: Any = [example.item for example in examples]
+    if isinstance(items[0], Tensor) and items[0].ndim == 3 and len({item.shape for item in items}) == 1:
+        items = torch.stack(items)
+    labels = torch.tensor([example.label for example in examples], dtype=torch.long)
+    return Batch(items, labels, [example.relevant for example in examples])
+
+
+class LengthBatchSampler(Sampler[list[int]]):
+    """Shuffled batches of items of like size.
+
+    The indices are shuffled, cut into pools of ``pool`` batches, sorted by size inside a pool, cut into
+    batches, and the batches are shuffled. ``pool=1`` leaves plain random batches. The order follows torch's
+    global generator, so ``seed_everything`` fixes it.
+
+    Args:
+        sizes: size of each item.
+        batch_size: items in a batch; the last batch of an epoch may be smaller.
+        pool: batches sorted together; larger means fewer different lengths in a batch and less randomness.
+    """
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, pool: int = 16) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1: got {batch_size}")
+        if pool < 1:
+            raise ValueError(f"pool must be at least 1: got {pool}")
+        self.sizes = list(sizes)
+        self.batch_size = batch_size
+        self.pool = pool
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.sizes) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(len(self.sizes)).tolist()
+        batches = []
+        step = self.batch_size * self.pool
+        for start in range(0, len(order), step):
+            pooled = order[start : start + step]
+            if self.pool > 1:
+                pooled.sort(key=self.sizes.__getitem__)
+            batches += [pooled[i : i + self.batch_size] for i in range(0, len(pooled), self.batch_size)]
+        for i in torch.randperm(len(batches)).tolist():
+            yield batches[i]
+
+
+class ClassificationData(LightningDataModule, ABC):
+    """Base of every classification data module: ``build`` makes the sets, the loaders are the same for all.
+
+    Args:
+        batch_size: examples per step.
+        num_workers: worker processes of each loader; 0 loads in the main process.
+        length_pool: batches sorted by length together in training; see :class:`LengthBatchSampler`.
+    """
+
+    #: Whether the items were computed rather than collected; the report says so.
+    synthetic = False
+
+    def __init__(self, batch_size: int = 64, num_workers: int = 0, length_pool: int = 16) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1: got {batch_size}")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.length_pool = length_pool
+        self._sets: dict[str, ExampleSet] | None = None
+
+    @abstractmethod
+    def build(self) -> dict[str, ExampleSet]:
+        """Make the sets ``train``, ``val`` and ``test``; further test sets have names ``test_...``.
+
+        Raises:
+            FileNotFoundError: the data are absent and may not be downloaded.
+            ValueError: files are unreadable or mislabelled; the message names all of them.
+        """
+
+    @property
+    def sets(self) -> dict[str, ExampleSet]:
+        """The sets ``train``, ``val`` and ``test``, built once on first use."""
+        if self._sets is None:
+            self._sets = self.build()
+        return self._sets
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """Names of the test sets, ``test`` first."""
+        return ("test", *(name for name in self.sets if name.startswith("test_")))
+
+    def training_texts(self) -> list[str]:
+        """The training items, for a tokenizer that learns from them.
+
+        Raises:
+            TypeError: the items are no strings.
+        """
+        examples = self.sets["train"]
+        texts = [examples[i].item for i in range(len(examples))]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"a tokenizer learns from strings: got {type(texts[0]).__name__}")
+        return texts
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their labels."""
+        return self.sets["train"].class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Digest of each set's content."""
+        return {name: examples.fingerprint() for name, examples in self.sets.items()}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Build the sets, so that what is wrong with the data is said before training starts."""
+        _ = self.sets
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches of like length."""
+        examples = self.sets["train"]
+        sizes = [examples.size(i) for i in range(len(examples))]
+        sampler = LengthBatchSampler(sizes, self.batch_size, self.length_pool)
+        return DataLoader(
+            examples,
+            batch_sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _in_order(self, name: str) -> DataLoader[Any]:
+        return DataLoader(
+            self.sets[name], batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=collate
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation examples in order."""
+        return self._in_order("val")
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Examples of each test set in order."""
+        return [self._in_order(name) for name in self.test_names]
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Test examples in order."""
+        return self._in_order("test")

@@ -1,0 +1,98 @@
+"""Free Spoken Digit Dataset: ten digits by six speakers, 50 takes each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mmattn.training.data import ExampleSet
+from tasks.checks import Problems, check_splits, fetch, missing
+from tasks.speech.data.audiofolder import Clip, WaveData
+
+URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip"
+UNPACKED = "free-spoken-digit-dataset-master"
+NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<take>\d+)\.wav")
+CLASSES = tuple("0123456789")
+# The data set's own README: takes 0 to 4 of every speaker and digit are the test set.
+TEST_TAKES = 5
+
+
+class FSDD(WaveData):
+    """Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-dataset): 3,000 clips at 8 kHz.
+
+    The test set is the official one, takes 0 to 4 of every speaker and digit (300 clips), or, with
+    ``held_out_speaker``, all clips of that speaker; all others are for training then.
+
+    Args:
+        root: folder that holds ``recordings/{digit}_{speaker}_{take}.wav``.
+        held_out_speaker: speaker whose clips are the test set, such as ``theo``; None takes the official one.
+        val_takes: takes 5, 6, ... of each speaker and digit, so many of them, are ``val``.
+        download: fetch the recordings from GitHub if they are not there.
+        **kwargs: ``sample_rate``, the changes in training and the arguments of the base; see WaveData.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        held_out_speaker: str | None = None,
+        val_takes: int = 3,
+        download: bool = False,
+        sample_rate: int = 8000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(sample_rate=sample_rate, **kwargs)
+        if val_takes < 1:
+            raise ValueError(f"val_takes must be at least 1: got {val_takes}")
+        self.root = Path(root)
+        self.held_out_speaker = held_out_speaker
+        self.val_takes = val_takes
+        self.download = download
+
+    def build(self) -> dict[str, ExampleSet]:
+        """Find the recordings, split them by take or speaker and read them.
+
+        Raises:
+            FileNotFoundError: the recordings are absent and ``download`` is off.
+            ValueError: recordings are unreadable or misnamed, or the speaker held out is not among them.
+            RuntimeError: the download failed.
+        """
+        problems = Problems("every recording must be readable and named {digit}_{speaker}_{take}.wav")
+        clips = []
+        for path in sorted(self._recordings().glob("*.wav")):
+            match = NAME.fullmatch(path.name)
+            if match is None:
+                problems.add(path, "the name does not tell digit, speaker and take")
+            else:
+                split = self._split(match["speaker"], int(match["take"]))
+                clips.append(Clip(path, match["digit"], split))
+        self._check_speaker(clips)
+        splits: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+        for i, clip in enumerate(clips):
+            splits[clip.split].append(i)
+        sets = self.load(clips, splits, CLASSES, problems)
+        check_splits(splits)
+        return sets
+
+    def _split(self, speaker: str, take: int) -> str:
+        held_out = take < TEST_TAKES if self.held_out_speaker is None else speaker == self.held_out_speaker
+        if held_out:
+            return "test"
+        return "val" if TEST_TAKES <= take < TEST_TAKES + self.val_takes else "train"
+
+    def _check_speaker(self, clips: list[Clip]) -> None:
+        speakers = {clip.path.name.split("_")[1] for clip in clips}
+        if self.held_out_speaker is not None and self.held_out_speaker not in speakers:
+            known = ", ".join(sorted(speakers))
+            raise ValueError(f"held_out_speaker must be one of {known}: got {self.held_out_speaker!r}")
+
+    def _recordings(self) -> Path:
+        """Folder of the recordings: in ``root``, or in the unpacked archive below it."""
+        places = (self.root / "recordings", self.root / UNPACKED / "recordings")
+        for place in places:
+            if place.is_dir() and any(place.glob("*.wav")):
+                return place
+        if not self.download:
+            raise missing("recordings/{digit}_{speaker}_{take}.wav", self.root, self.download)
+        fetch(URL, self.root / UNPACKED, inner=UNPACKED)
+        return places[1]

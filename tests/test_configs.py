@@ -1,0 +1,141 @@
+"""Every YAML under ``tasks/*/configs`` builds what it names, without any file of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("lightning")
+pytest.importorskip("jsonargparse")
+
+from mmattn.training.cli import TaskCLI
+from mmattn.training.data import ClassificationData
+from mmattn.training.module import ClassificationTask
+from tasks.speech.module import KeywordSpotting
+from tasks.text.module import TextClassification
+from tasks.vision.module import ImageClassification
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(ROOT.glob("tasks/*/configs/**/*.y*ml"))
+TASKS: dict[str, type[ClassificationTask]] = {
+    "speech": KeywordSpotting,
+    "text": TextClassification,
+    "vision": ImageClassification,
+}
+#: Data that come with an installed package or are computed.
+EMBEDDED = {"Digits", "SpokenCommands", "QuotedLanguage"}
+CLASSES = ("first", "second", "third")
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def domain(path: Path) -> str:
+    return path.relative_to(ROOT / "tasks").parts[0]
+
+
+def read(path: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return settings
+
+
+def is_embedded(path: Path) -> bool:
+    return read(path)["data"]["class_path"].rsplit(".", 1)[-1] in EMBEDDED
+
+
+@pytest.fixture(autouse=True)
+def aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in an empty folder, and put back what Lightning sets for the whole process."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG"):
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def build(path: Path) -> TaskCLI:
+    return TaskCLI(TASKS[domain(path)], ["--config", str(path), "--trainer.accelerator", "cpu"], run=False)
+
+
+def check(cli: TaskCLI, path: Path, items: Any) -> None:
+    """The parts are those that the file names, and the model takes items of its domain."""
+    settings = read(path)
+    assert type(cli.model) is TASKS[domain(path)]
+    assert type(cli.datamodule).__name__ == settings["data"]["class_path"].rsplit(".", 1)[-1]
+    assert type(cli.model.adapter).__name__ == settings["model"]["adapter"]["class_path"].rsplit(".", 1)[-1]
+    assert cli.trainer.max_epochs == settings["trainer"]["max_epochs"]
+    assert cli.model.class_names == list(cli.datamodule.class_names)
+    cli.model.eval()
+    with torch.no_grad():
+        logits = cli.model(items)
+    assert logits.shape == (len(items), len(cli.datamodule.class_names))
+    assert logits.isfinite().all()
+
+
+def made_up_items(cli: TaskCLI, kind: str) -> Any:
+    if kind == "vision":
+        return torch.rand(2, read_channels(cli), 32, 32)
+    if kind == "speech":
+        return [torch.rand(4001) - 0.5, torch.rand(8009) - 0.5]
+    return ["a short text", "another text, somewhat longer"]
+
+
+def read_channels(cli: TaskCLI) -> int:
+    return int(next(p for p in cli.model.adapter.modules() if isinstance(p, torch.nn.Conv2d)).in_channels)
+
+
+def train_tokenizer(cli: TaskCLI, texts: Any) -> None:
+    tokenizer = getattr(cli.model.adapter, "tokenizer", None)
+    if tokenizer is not None and not tokenizer.ready:
+        tokenizer.train(texts)
+
+
+def test_there_are_configs_for_each_domain() -> None:
+    assert {domain(path) for path in CONFIGS} == set(TASKS)
+    assert {read(p)["data"]["class_path"].rsplit(".", 1)[-1] for p in CONFIGS if is_embedded(p)} == EMBEDDED
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_its_first_lines_say_how_to_run_it(path: Path) -> None:
+    command = f"python -m tasks.{domain(path)} fit --config {name(path)}"
+    assert command in path.read_text(encoding="utf-8").split("seed_everything")[0]
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if is_embedded(path)], ids=name)
+def test_it_builds_with_its_data(path: Path) -> None:
+    cli = build(path)
+    examples = cli.datamodule.sets["val"]
+    if domain(path) == "text":
+        train_tokenizer(cli, cli.datamodule.training_texts()[:500])
+    check(cli, path, [examples[index].item for index in range(3)])
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if not is_embedded(path)], ids=name)
+def test_it_builds_without_its_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClassificationData, "class_names", property(lambda self: CLASSES))
+    cli = build(path)
+    assert cli.datamodule._sets is None, "the data were read"
+    train_tokenizer(cli, ["a short text", "another text, somewhat longer"] * 20)
+    check(cli, path, made_up_items(cli, domain(path)))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+@pytest.mark.parametrize("part", ["model", "data", "trainer"])
+def test_a_field_that_does_not_exist_is_refused(
+    path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = read(path)
+    (settings[part]["init_args"] if part == "data" else settings[part])["no_such_field"] = 1
+    changed = Path("changed.yaml")
+    changed.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        TaskCLI(TASKS[domain(path)], ["--config", str(changed)], run=False)
+    assert ended.value.code == 2
+    assert "no_such_field" in capsys.readouterr().err
