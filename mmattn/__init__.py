@@ -2,6 +2,7 @@
 
 from mmattn.adapters.audio import AudioFrames
 from mmattn.adapters.image import ImagePatches
+from mmattn.adapters.ngrams import TextNgrams
 from mmattn.adapters.text import TextTokens
 from mmattn.attention import MultiHeadAttention
 from mmattn.backends import Backend
@@ -42,6 +43,7 @@ __all__ = [
     "RotaryPositions",
     "Segments",
     "SinusoidalPositions",
+    "TextNgrams",
     "TextTokens",
     "TokenBatch",
     "Window",

@@ -3,6 +3,7 @@
 from mmattn.adapters.audio import AudioFrames
 from mmattn.adapters.base import Adapter
 from mmattn.adapters.image import ImagePatches
+from mmattn.adapters.ngrams import TextNgrams
 from mmattn.adapters.text import TextTokens
 
-__all__ = ["Adapter", "AudioFrames", "ImagePatches", "TextTokens"]
+__all__ = ["Adapter", "AudioFrames", "ImagePatches", "TextNgrams", "TextTokens"]

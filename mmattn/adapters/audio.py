@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmattn.adapters.base import Adapter, require
+from mmattn.adapters.base import Adapter, keep_variance, require
 from mmattn.tokens import TokenBatch
 
 Waves = Tensor | Sequence[Tensor]
@@ -58,7 +58,7 @@ class AudioFrames(Adapter):
     ) -> None:
         super().__init__()
         require(importlib.util.find_spec("torchaudio") is not None, "torchaudio", "speech", "AudioFrames")
-        from torchaudio.transforms import MelSpectrogram
+        from torchaudio.transforms import MelScale, Spectrogram
 
         for name, value in (("sample_rate", sample_rate), ("n_mels", n_mels), ("subsampling", subsampling)):
             if value < 1:
@@ -71,9 +71,9 @@ class AudioFrames(Adapter):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1: got {value}")
         self.subsampling = subsampling
-        self.mel = MelSpectrogram(
-            sample_rate, self.n_fft, hop_length=self.hop_length, n_mels=n_mels, center=False
-        )
+        # the complex spectrogram: torchaudio's own power goes through a square root, half of the time here
+        self.spectrogram = Spectrogram(self.n_fft, hop_length=self.hop_length, power=None, center=False)
+        self.mel_scale = MelScale(n_mels, sample_rate, n_stft=self.n_fft // 2 + 1)
         if stem not in ("conv", "patch"):
             raise ValueError(f"stem must be 'conv' or 'patch': got {stem!r}")
         self.stem = (
@@ -81,6 +81,7 @@ class AudioFrames(Adapter):
             if stem == "conv"
             else FramePatches(n_mels, embed_dim, subsampling)
         )
+        keep_variance(self.stem)
 
     def forward(self, items: Waves) -> TokenBatch:
         """Tokens of waves ``[B, S]``, or of a sequence of B waves ``[S]`` of any lengths (float, mono)."""
@@ -111,7 +112,8 @@ class AudioFrames(Adapter):
         for wave, start in zip(waves, (starts * self.hop_length + margin).tolist(), strict=True):
             line[start : start + len(wave)] = wave
         with torch.autocast(line.device.type, enabled=False):
-            frames = self.mel(line.float()).T.clamp(min=1e-6).log()
+            parts = torch.view_as_real(self.spectrogram(line.float()))
+            frames = self.mel_scale(parts.square().sum(-1)).T.clamp(min=1e-6).log()
         rows = TokenBatch(torch.arange(int(counts.sum())), counts)
         places = rows.coords[:, 0] + starts.repeat_interleave(counts)
         return _standardised(TokenBatch(frames[places.to(frames.device)], counts))

@@ -26,6 +26,19 @@ class Adapter(nn.Module, ABC):
         exclusive stops, in pixels, samples or characters."""
 
 
+def keep_variance(module: nn.Module) -> None:
+    """Initialise convolutions and linear layers so that a signal keeps its variance through GELUs.
+
+    torch's own initialisation shrinks it layer by layer, until the constant part of the biases, the same for all
+    tokens, drowns what tells them apart; training then begins with a long plateau.
+    """
+    for part in module.modules():
+        if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
 def require(condition: bool, package: str, extra: str, needed_by: str) -> None:
     """Raise ImportError naming the extra when an optional package is missing."""
     if not condition:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmattn.adapters.base import Adapter, group_equal
+from mmattn.adapters.base import Adapter, group_equal, keep_variance
 from mmattn.tokens import TokenBatch
 
 Images = Tensor | Sequence[Tensor]
@@ -26,8 +26,8 @@ class ImagePatches(Adapter):
         in_channels: channels C of the pictures.
         stem: ``"linear"`` embeds each patch on its own; ``"conv"`` uses overlapping 4x4 convolutions with
             stride 2 (Xiao et al. 2021), which help small data and short training.
-        stem_dim: channels of the first convolution, doubled by each next one but the last; ``None`` takes
-            ``embed_dim // 2``, halved for each further convolution.
+        stem_dim: channels of the convolutional stem's first layer, a 3x3 convolution at full resolution; the
+            strided ones behind it double theirs up to ``embed_dim``.
 
     Raises:
         ValueError: an argument does not fit.
@@ -44,7 +44,7 @@ class ImagePatches(Adapter):
         patch_size: int = 16,
         in_channels: int = 3,
         stem: str = "linear",
-        stem_dim: int | None = None,
+        stem_dim: int = 32,
     ) -> None:
         super().__init__()
         if patch_size < 1:
@@ -58,6 +58,7 @@ class ImagePatches(Adapter):
             self.embed: nn.Module = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
         else:
             self.embed = _conv_stem(in_channels, embed_dim, patch_size, stem_dim)
+        keep_variance(self.embed)
 
     def forward(self, items: Images) -> TokenBatch:
         """Tokens of pictures ``[B, C, H, W]``, or of a sequence of B pictures ``[C, H, W]`` of any sizes.
@@ -115,13 +116,12 @@ def _grid(rows: int, columns: int) -> Tensor:
     return torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(-1, 2)
 
 
-def _conv_stem(in_channels: int, embed_dim: int, patch_size: int, stem_dim: int | None) -> nn.Sequential:
+def _conv_stem(in_channels: int, embed_dim: int, patch_size: int, stem_dim: int) -> nn.Sequential:
     steps = int(math.log2(patch_size))
     if 2**steps != patch_size or steps < 1:
         raise ValueError(f"patch_size must be a power of two above 1 for a conv stem: got {patch_size}")
-    first = max(embed_dim // 2 ** (steps - 1), 1) if stem_dim is None else stem_dim
-    widths = [in_channels, *(first * 2**i for i in range(steps - 1)), embed_dim]
-    layers: list[nn.Module] = []
+    widths = [stem_dim, *(max(embed_dim // 2**left, 1) for left in reversed(range(steps)))]
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, stem_dim, 3, padding=1), nn.GELU()]
     for index in range(steps):
         # an even kernel keeps each token at the middle of its patch, where odd ones would move it half a patch
         layers += [nn.Conv2d(widths[index], widths[index + 1], 4, stride=2, padding=1), nn.GELU()]

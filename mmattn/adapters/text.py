@@ -187,14 +187,8 @@ class TextTokens(Adapter):
     def embed(self, ids: TokenBatch) -> TokenBatch:
         """Embeddings ``[T, D]`` of ids ``[T]``; in training, of those that token dropout leaves."""
         if self.training and self.token_dropout:
-            ids = self._thinned(ids)
+            ids = thinned(ids, self.token_dropout)
         return ids.replace(self.dropout(self.embedding(ids.values)))
-
-    def _thinned(self, ids: TokenBatch) -> TokenBatch:
-        kept = torch.rand(len(ids.values)) >= self.token_dropout
-        lengths = torch.stack([part.sum() for part in kept.split(ids.sizes)])
-        kept = kept.to(ids.device)
-        return TokenBatch(ids.values[kept], lengths, ids.coords[kept])
 
     def regions(self, items: Sequence[str]) -> list[Tensor]:
         """For each string the characters ``[n, 2]`` that its tokens stand for: start, stop."""
@@ -208,3 +202,11 @@ class TextTokens(Adapter):
     def set_extra_state(self, state: dict[str, str]) -> None:
         """Take up the tokenizer of a checkpoint."""
         self.tokenizer.load_state(state["tokenizer"])
+
+
+def thinned(tokens: TokenBatch, share: float) -> TokenBatch:
+    """The tokens without a random ``share`` of them; the others keep their coordinates."""
+    kept = torch.rand(len(tokens.values)) >= share
+    lengths = torch.stack([part.sum() for part in kept.split(tokens.sizes)])
+    kept = kept.to(tokens.device)
+    return TokenBatch(tokens.values[kept], lengths, tokens.coords[kept])

@@ -136,10 +136,13 @@ class _Progress(Callback):
     def __init__(self, report: Report) -> None:
         self.report = report
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.total = trainer.estimated_stepping_batches
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if trainer.global_step % 10 == 0:
             # the last stretch is for the test and the examples
-            self.report(0.93 * trainer.global_step / trainer.estimated_stepping_batches)
+            self.report(0.93 * trainer.global_step / self.total)
 
 
 def use_threads(count: int) -> None:

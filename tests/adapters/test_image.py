@@ -75,7 +75,7 @@ def test_gradients_reach_the_pixels(pictures):
 def test_the_conv_stem_has_the_stride_of_the_patch():
     patches = ImagePatches(24, patch_size=8, in_channels=1, stem="conv", stem_dim=5)
     widths = [layer.weight.shape[:2] for layer in patches.embed if hasattr(layer, "weight")]
-    assert widths == [(5, 1), (10, 5), (24, 10), (24, 24)]
+    assert widths == [(5, 1), (6, 5), (12, 6), (24, 12), (24, 24)]
     assert patches(torch.randn(2, 1, 24, 40)).sizes == (15, 15)
 
 

@@ -104,8 +104,8 @@ def test_sets_are_apart_and_fingerprints_tell_them():
     assert prints.pop("test_plain") == prints["test"]  # the same digits without distractors
     assert prints == Digits(level=0).fingerprint()
     assert {name: len(examples) for name, examples in data.sets.items()} == {
-        "train": 1100,
-        "val": 197,
+        "train": 1197,
+        "val": 100,
         "test": 500,
         "test_plain": 500,
     }

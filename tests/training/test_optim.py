@@ -38,6 +38,7 @@ def test_no_decay_is_exactly_biases_norms_embeddings_positions_and_queries():
         "image.embed.0.bias",
         "image.embed.2.bias",
         "image.embed.4.bias",
+        "image.embed.6.bias",
         "places.table",
         block + "attention_norm.weight",
         block + "attention_norm.bias",

@@ -1,0 +1,92 @@
+"""Word tokens from hashed character n-grams: pieces, rows, embeddings, regions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmattn import TextNgrams
+from mmattn.adapters.ngrams import hashed, pieces
+
+
+def test_pieces_are_words_and_marks_of_any_script():
+    text = "«Où est-ce?» हिन्दी ab12"
+    spans = pieces(text, 20)
+    shown = [text[start:stop] for start, stop in spans]
+    assert shown == ["«", "Où", "est", "-", "ce", "?", "»", "हिन्दी", "ab12"]
+
+
+def test_long_words_are_cut_and_nothing_is_lost():
+    text = "a" * 17 + " " + "b" * 7
+    assert [stop - start for start, stop in pieces(text, 7)] == [7, 7, 3, 7]
+    assert "".join(text[start:stop] for start, stop in pieces(text, 7)) == text.replace(" ", "")
+
+
+def test_rows_are_those_of_the_ngrams():
+    together = hashed("ab", 3, 997)
+    assert len(together) == 4 + 3 + 2  # of "<ab>": 1-, 2- and 3-grams
+    assert all(1 <= row <= 997 for row in together)
+    assert set(hashed("ab", 2, 997)) < set(together)
+    assert hashed("ab", 3, 997) != hashed("ba", 3, 997)
+
+
+def test_rows_are_the_same_in_every_process():
+    code = "from mmattn.adapters.ngrams import hashed; print(hashed('wörd', 4, 8191))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(hashed("wörd", 4, 8191))
+
+
+def test_a_token_is_the_mean_of_its_ngrams_whatever_stands_beside_it():
+    adapter = TextNgrams(7, buckets=97, max_ngram=3)
+    with torch.no_grad():
+        tokens = adapter(["go", "a considerably longer word"])
+        rows = torch.tensor(hashed("go", 3, 97))
+        assert torch.allclose(tokens.values[0], adapter.embedding.weight[rows].mean(0), atol=1e-7)
+        assert torch.equal(tokens.values[0], adapter(["go"]).values[0])
+
+
+def test_empty_texts_have_no_tokens():
+    tokens = TextNgrams(7)(["", "  ", "x"])
+    assert tokens.sizes == (0, 0, 1)
+    assert TextNgrams(7)([""]).values.shape == (0, 7)
+
+
+def test_token_dropout_thins_in_training_alone():
+    adapter = TextNgrams(7, token_dropout=0.5)
+    texts = ["one two three four five six seven"] * 61
+    torch.manual_seed(0)
+    thin = adapter(texts)
+    assert 0.4 < len(thin.values) / (61 * 7) < 0.6
+    assert int(thin.coords.max()) == 6  # the others keep their places
+    assert len(adapter.eval()(texts).values) == 61 * 7
+
+
+def test_regions_are_the_pieces():
+    adapter = TextNgrams(7, max_piece=4)
+    texts = ["hello, you", ""]
+    regions = adapter.regions(texts)
+    assert regions[0].tolist() == [[0, 4], [4, 5], [5, 6], [7, 10]]
+    assert regions[1].shape == (0, 2)
+    assert tuple(len(region) for region in regions) == adapter(texts).sizes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"buckets": 0}, r"^buckets must be at least 1: got 0$"),
+        ({"max_ngram": 0}, r"^max_ngram must be at least 1: got 0$"),
+        ({"max_piece": -1}, r"^max_piece must be at least 1: got -1$"),
+        ({"token_dropout": 1.0}, r"^token_dropout must lie in \[0, 1\): got 1.0$"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TextNgrams(7, **arguments)
+
+
+def test_other_items_are_refused():
+    with pytest.raises(TypeError, match=r"^TextNgrams takes strings: got bytes$"):
+        TextNgrams(7)([b"x"])
