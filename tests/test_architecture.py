@@ -41,7 +41,8 @@ USES_PUBLIC_NAMES = {"training"}
 SURFACE = {
     "AttentionPool", "AudioFrames", "Backend", "Block", "Causal", "Classifier", "Encoder", "FeedForward",
     "ImagePatches", "KeyLengths", "LearnedPositions", "MeanPool", "MultiHeadAttention", "Pattern",
-    "RotaryPositions", "Segments", "SinusoidalPositions", "TextNgrams", "TextTokens", "TokenBatch", "Window", "attend",
+    "RotaryPositions", "Segments", "SinusoidalPositions", "TextNgrams", "TextTokens", "TokenBatch", "Window",
+    "attend",
     "attention_weights", "build_classifier", "build_encoder", "explain", "from_attention_mask",
     "from_key_padding_mask",
 }  # fmt: skip
