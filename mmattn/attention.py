@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmattn.backends import Backend
+from mmattn.backends import Backend, check_name
 from mmattn.backends.base import Mask
 from mmattn.functional import attend
 from mmattn.positions.rotary import RotaryPositions
@@ -75,6 +75,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         _check_heads(embed_dim, num_heads, num_kv_heads, head_dim, dropout)
+        check_name(backend)
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads

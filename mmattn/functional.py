@@ -99,11 +99,17 @@ def explain(
     *,
     mask: Mask = None,
     bias: Tensor | None = None,
+    scale: float | None = None,
     dropout: float = 0.0,
     q_lengths: Lengths | None = None,
+    k_lengths: Lengths | None = None,
     backend: str | Backend = "auto",
 ) -> Explanation:
-    """Which backend :func:`attend` would take for these arguments, and why not another."""
+    """Which backend :func:`attend` would take for these very arguments, and why not another.
+
+    Raises:
+        ValueError: as :func:`attend`, where shapes do not fit or the backend asked for cannot run the call.
+    """
     packed = q_lengths is not None
     _check_tensors(q, k, v, mask, dropout, packed)
     return backends.choose(_describe(q, k, v, mask, bias, dropout, packed), backend)[1]

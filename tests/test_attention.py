@@ -256,3 +256,10 @@ def test_impossible_modules(text, options):
 def test_inputs_that_do_not_fit(error, text, options, args):
     with pytest.raises(error, match=text):
         make(**options)(*args)
+
+
+def test_a_backend_that_does_not_exist_is_refused_at_once():
+    with pytest.raises(
+        ValueError, match=r"^backend must be 'auto', 'sdpa', 'math' or an object: got 'fast'$"
+    ):
+        MultiHeadAttention(6, 2, backend="fast")

@@ -222,7 +222,8 @@ def test_explain_names_the_choice_and_the_reasons(qkv):
     assert (forced.chosen, forced.reason, forced.others) == (
         "math", "it was asked for", {"sdpa": "math was asked for"},
     )  # fmt: skip
-    assert explain(*(x[0].transpose(0, 1) for x in qkv), q_lengths=[5]).chosen == "sdpa"
+    packed = [x[0].transpose(0, 1) for x in qkv]
+    assert explain(*packed, q_lengths=[5], k_lengths=[len(packed[1])], scale=0.5).chosen == "sdpa"
 
 
 def test_auto_passes_over_a_backend_that_refuses(qkv):

@@ -52,14 +52,23 @@ def choose(call: Call, backend: str | Backend = "auto") -> tuple[Backend, Explan
     raise ValueError("no backend can run this call: " + "; ".join(f"{k}: {v}" for k, v in refusals.items()))
 
 
+def check_name(backend: str | Backend) -> None:
+    """Refuse the name of a backend that does not exist.
+
+    Raises:
+        ValueError: the name is neither ``"auto"`` nor that of a backend.
+    """
+    names = [b.name for b in BACKENDS]
+    if isinstance(backend, str) and backend not in ("auto", *names):
+        raise ValueError(
+            f"backend must be 'auto', {', '.join(map(repr, names))} or an object: got {backend!r}"
+        )
+
+
 def _forced(call: Call, backend: str | Backend) -> tuple[Backend, Explanation]:
+    check_name(backend)
     if isinstance(backend, str):
-        named = {b.name: b for b in BACKENDS}
-        if backend not in named:
-            raise ValueError(
-                f"backend must be 'auto', {', '.join(map(repr, named))} or an object: got {backend!r}"
-            )
-        backend = named[backend]
+        backend = next(b for b in BACKENDS if b.name == backend)
     refusal = backend.refusal(call)
     if refusal is not None:
         raise ValueError(f"backend {backend.name!r} cannot run this call: {refusal}")
@@ -75,5 +84,6 @@ __all__ = [
     "MathBackend",
     "SdpaBackend",
     "attention_weights",
+    "check_name",
     "choose",
 ]

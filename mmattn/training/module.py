@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast
 
-import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -151,12 +150,3 @@ class ClassificationTask(LightningModule):
             nn.utils.clip_grad_norm_(self.parameters(), float(gradient_clip_val or 0.0))
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move tensors; strings and regions stay."""
-        items = batch.items
-        if isinstance(items, Tensor):
-            items = items.to(device)
-        elif items and isinstance(items[0], Tensor):
-            items = [item.to(device) for item in items]
-        return Batch(items, batch.labels.to(device), batch.relevant)
