@@ -1,0 +1,1 @@
+"""Figures that the project promises, one command a topic; each ends with ``bars: N of M hold``."""
