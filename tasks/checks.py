@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 SPLITS = ("train", "val", "test")
-MAX_NAMED = 20
 
 
 class Problems:
@@ -40,14 +39,12 @@ class Problems:
         self.found.append((str(where), lines[0] if lines else type(reason).__name__))
 
     def raise_any(self) -> None:
-        """Raise one ``ValueError`` naming all that was found; of more than 20, the first 20 and the count."""
+        """Raise one ``ValueError`` naming all that was found."""
         if not self.found:
             return
-        named = ", ".join(f"{where} ({reason})" for where, reason in self.found[:MAX_NAMED])
-        more = len(self.found) - MAX_NAMED
+        named = ", ".join(f"{where} ({reason})" for where, reason in self.found)
         verb = "that is not" if len(self.found) == 1 else "that are not"
-        rest = f" and {more} more" if more > 0 else ""
-        raise ValueError(f"{self.rule}: got {len(self.found)} {verb}: {named}{rest}")
+        raise ValueError(f"{self.rule}: got {len(self.found)} {verb}: {named}")
 
 
 def missing(layout: str, path: str | Path, download: bool | None = None) -> FileNotFoundError:

@@ -7,6 +7,7 @@ answer lies is kept with each example, so that what a model attends to can be ju
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal
@@ -62,6 +63,15 @@ class SceneSet(ExampleSet):
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         level = int(rng.integers(self.level + 1)) if self.train_levels == "mixed" else self.level
         return self.compose(index, level, rng)
+
+    def fingerprint(self) -> str:
+        """Digest of the plain items and of what makes scenes out of them."""
+        how = f"{self.level} {self.train_levels if self.seed is None else 'fixed'} {self.seed}"
+        return hashlib.sha256(f"{self.content()} {how}".encode()).hexdigest()
+
+    @abstractmethod
+    def content(self) -> str:
+        """Digest of the plain items and their labels."""
 
     def other(self, label: int, rng: np.random.Generator) -> int:
         """Index of an item of another class than ``label``: the class is drawn first, then the item."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmattn import AudioFrames, ImagePatches, TextTokens, build_classifier, build_encoder
+from mmattn import AudioFrames, ImagePatches, TextNgrams, TextTokens, build_classifier, build_encoder
 
 D, H, C = 36, 3, 7
 
@@ -38,6 +38,7 @@ DOMAINS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "speech": (audio, random_wave),
     "speech, patches": (lambda: audio(stem="patch", subsampling=3), random_wave),
     "text": (lambda: TextTokens(D, max_length=41), random_text),
+    "text, n-grams": (lambda: TextNgrams(D, buckets=997), random_text),
 }
 
 

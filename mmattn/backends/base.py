@@ -129,6 +129,6 @@ def equal_runs(q_lengths: Sequence[int], k_lengths: Sequence[int]) -> Iterator[R
 
 
 def repeat_heads(x: Tensor, num_heads: int) -> Tensor:
-    """Repeat each of the H_kv heads of ``[B, H_kv, M, K]`` in place, so that there are ``num_heads``."""
+    """Repeat each of the H_kv heads of ``[B, H_kv, M, K]`` or ``[T, H_kv, K]`` in place, up to ``num_heads``."""
     repeats = num_heads // x.shape[1]
     return x if repeats == 1 else x.repeat_interleave(repeats, dim=1)

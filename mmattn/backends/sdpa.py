@@ -17,7 +17,8 @@ _SHORT = 512
 
 
 class SdpaBackend(Backend):
-    """``torch.nn.functional.scaled_dot_product_attention``; packed tokens go in runs of equal length.
+    """``torch.nn.functional.scaled_dot_product_attention``; packed tokens go in groups of
+    (nearly) equal length.
 
     On a CPU, half-precision training over fewer than 512 keys is computed in float32: torch's backward
     kernel for bfloat16 is several times slower there.
@@ -52,8 +53,7 @@ class SdpaBackend(Backend):
         dead = None
         if mask is not None or bias is not None:
             mask, dead = _merge(mask, bias, q)
-        short = q.device.type == "cpu" and q.requires_grad and k.shape[2] < _SHORT
-        if short and q.dtype != torch.float64:
+        if _trains_in_float32(q, k, v, k.shape[2]):
             out = _without_autocast(q.float(), k.float(), v.float(), mask, scale, dropout)
         else:
             q, k, v = (x.to(v.dtype) for x in (q, k, v))
@@ -81,20 +81,22 @@ class SdpaBackend(Backend):
                 q, k, v, q_lengths, k_lengths, mask=mask, bias=bias, scale=scale, dropout=dropout
             )
         wanted = v.dtype
-        needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        if needs_grad and wanted == torch.bfloat16 and max(k_lengths) < _SHORT:
+        if _trains_in_float32(q, k, v, max(k_lengths)):
             q, k, v = q.float(), k.float(), v.float()
         q = q.to(v.dtype)
-        k, v = _repeat_packed(k.to(v.dtype), q.shape[1]), _repeat_packed(v, q.shape[1])
+        k, v = repeat_heads(k.to(v.dtype), q.shape[1]), repeat_heads(v, q.shape[1])
         with torch.autocast("cpu", enabled=False):
             how = plan(tuple(q_lengths), tuple(k_lengths))
             out: Tensor = PackedAttention.apply(q, k, v, how, scale)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return out.to(wanted)
 
 
-def _repeat_packed(x: Tensor, num_heads: int) -> Tensor:
-    repeats = num_heads // x.shape[1]
-    return x if repeats == 1 else x.repeat_interleave(repeats, dim=1)
+def _trains_in_float32(q: Tensor, k: Tensor, v: Tensor, longest: int) -> bool:
+    """Whether half precision gives way to float32: training over short sequences on a CPU."""
+    if not torch.is_grad_enabled() or not (q.requires_grad or k.requires_grad or v.requires_grad):
+        return False
+    half = v.dtype in (torch.bfloat16, torch.float16)
+    return q.device.type == "cpu" and half and longest < _SHORT
 
 
 def _without_autocast(

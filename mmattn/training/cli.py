@@ -61,6 +61,11 @@ class TaskCLI(LightningCLI):
         for name in ("num_classes", "class_names"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer, and check that the first two fit each other."""
+        super().instantiate_classes()
+        self.model.check_data(self.datamodule)
+
 
 class ConsoleCLI(TaskCLI):
     """:class:`TaskCLI` for a person at a terminal: errors of settings and data end it with one sentence."""
@@ -75,7 +80,7 @@ class ConsoleCLI(TaskCLI):
         """Build data, model and trainer."""
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, OSError, ImportError) as error:
+        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
             raise SystemExit(f"error: {one_sentence(str(error))}") from error
 
 

@@ -83,6 +83,13 @@ class ClassificationTask(LightningModule):
         logits: Tensor = self.head(cast(TokenBatch, self.encoder(self.tokens(items))))
         return logits.float()
 
+    def check_data(self, data: ClassificationData) -> None:
+        """Refuse data that the adapter would misread; a domain says how that can be.
+
+        Raises:
+            ValueError: the data do not fit; the message says the rule and the values.
+        """
+
     def setup(self, stage: str) -> None:
         """Train a tokenizer that needs it, and make one accuracy for each test set."""
         data = getattr(self.trainer, "datamodule", None)
@@ -93,9 +100,13 @@ class ClassificationTask(LightningModule):
             if isinstance(self.adapter, TextTokens) and not self.adapter.tokenizer.ready:
                 self.adapter.tokenizer.train(data.training_texts())
 
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of a training batch; a domain may mix its examples first."""
+        return F.cross_entropy(self(batch.items), batch.labels, label_smoothing=self.label_smoothing)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Cross-entropy of one batch."""
-        loss = F.cross_entropy(self(batch.items), batch.labels, label_smoothing=self.label_smoothing)
+        loss = self.loss(batch)
         self.log(
             "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.labels)
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -25,6 +25,10 @@ from mmattn.training.module import ClassificationTask
 
 _PACKAGES = (
     "mmattn",
+    "numpy",
+    "scikit-learn",
+    "Django",
+    "espeakng-loader",
     "torch",
     "torchvision",
     "torchaudio",
@@ -71,6 +75,7 @@ class RecordRun(Callback):
         self._wall = state["wall"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        forget_peak_memory()
         self._begin = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -222,10 +227,25 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def forget_peak_memory() -> None:
+    """Let :func:`peak_memory` count from now on, where the system can do that (Linux and CUDA)."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
+
+
 def peak_memory() -> int:
     """Highest memory in use, in bytes: of the accelerator where there is one, else of the process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

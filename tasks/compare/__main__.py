@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     report = ReportInput(
         title="Does attention find what matters? Pictures, speech and text",
         summary=SUMMARY,
-        command="make report",
+        command=command_line(args),
         domains=[domain_report(part, folder, args.seed) for part in SUITE],
     )
     page = write_report(report, args.out)
@@ -70,6 +70,12 @@ def main(argv: list[str] | None = None) -> int:
     for part in report.domains:
         print(result_line(part))
     return 0
+
+
+def command_line(args: argparse.Namespace) -> str:
+    """How to make the report again."""
+    given = ([f"--seed {args.seed}"] if args.seed else []) + (["--", *args.extra] if args.extra else [])
+    return "make report" + (f" ARGS='{' '.join(given)}'" if given else "")
 
 
 def run_all(jobs: list[Job], folder: Path, extra: list[str], workers: int) -> None:
@@ -86,11 +92,12 @@ def run_all(jobs: list[Job], folder: Path, extra: list[str], workers: int) -> No
         tqdm(total=100.0, desc="starting", bar_format=form, file=sys.stdout, mininterval=0.5) as bar,
         ProcessPoolExecutor(workers, context, worker.start, (messages, threads)) as pool,
     ):
-        pending: set[Future[None]] = {pool.submit(worker.work, job, folder, extra) for job in jobs}
+        names = {pool.submit(worker.work, job, folder, extra): job.name for job in jobs}
+        pending = set(names)
         while pending:
             finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in finished:
-                _raise(future, pending)
+                _raise(future, names[future])
             while True:
                 try:
                     name, share = messages.get_nowait()
@@ -104,12 +111,13 @@ def run_all(jobs: list[Job], folder: Path, extra: list[str], workers: int) -> No
         bar.update(100 - bar.n)
 
 
-def _raise(future: Future[None], pending: set[Future[None]]) -> None:
+def _raise(future: Future[None], name: str) -> None:
+    """End with one sentence, and with what else is running, when a job failed."""
     error = future.exception()
     if error is not None:
-        for other in pending:
-            other.cancel()
-        raise error
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise SystemExit(f"error: {name} failed: {' '.join(str(error).split())}") from error
 
 
 def domain_report(part: DomainTask, folder: Path, seed: int) -> DomainReport:
@@ -132,6 +140,7 @@ def domain_report(part: DomainTask, folder: Path, seed: int) -> DomainReport:
         ResultRow(MAJORITY, "control", controls["majority"], controls["majority"], n_test),
     ]  # fmt: skip
     metrics = runs["attention"].metrics
+    level = controls["level"]
     mass, share = metrics["relevant/mass"], metrics["relevant/share"]
     looked = (
         f" Over 200 test scenes the pooling heads put {100 * (mass or 0):.1f} % of their attention on the tokens "
@@ -143,7 +152,7 @@ def domain_report(part: DomainTask, folder: Path, seed: int) -> DomainReport:
         description=part.description + looked,
         synthetic=part.synthetic,
         metric="accuracy",
-        standard_level=part.level,
+        standard_level=f"{level} {part.distractors}",
         rows=rows,
         runs=list(runs.values()),
         examples=ExampleFile.load(

@@ -1,8 +1,8 @@
 """Controls of a comparison: what a guess and what a linear classifier without attention make of a task.
 
 Each linear control sees the usual features of its domain - pixels, log-mel frames, character n-grams. It
-is trained on scenes of the same kind and level as the models it stands beside, and judged on the same
-test scenes.
+is trained at the level that it is judged at, plain or with distractors (the models beside it are trained once, on all
+levels up to the standard one), and judged on the same test scenes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from mmattn.training.data import Example, ExampleSet
 
 SCENES_PER_ITEM = {"vision": 4, "speech": 2, "text": 1}
-"""Fresh scenes composed around each training item above level 0, so that the control is not starved; the
+"""Fresh scenes composed around each training item, where they differ, so that the control is not starved; the
 numbers keep each control within some seconds on one core."""
 
 _SEED = 40011
@@ -65,7 +65,8 @@ def linear_control(domain: str, train: ExampleSet, test: ExampleSet) -> float:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise ImportError('linear_control needs scikit-learn: pip install "mmattn[tasks]"') from error
-    scenes = SCENES_PER_ITEM[domain] if getattr(train, "level", 0) > 0 else 1
+    fresh = getattr(train, "level", 0) > 0 or len(getattr(train, "variants", ())) > 1
+    scenes = SCENES_PER_ITEM[domain] if fresh else 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         # Item by item: the scenes of an item stay together when the last fifth is put aside.

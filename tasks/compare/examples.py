@@ -52,9 +52,11 @@ def pooling_mass(task: ClassificationTask, examples: ExampleSet, most: int = 200
 
 @torch.no_grad()
 def attention_examples(task: ClassificationTask, examples: ExampleSet) -> list[AttentionExample]:
-    """The first test scene that the model gets right, and the first that it gets wrong."""
+    """The first test scene that the model gets right, and the first that it gets wrong; two of one kind where
+    there is no other."""
     task.eval()
     found: dict[bool, AttentionExample] = {}
+    spare: AttentionExample | None = None
     for index in range(len(examples)):
         example = examples[index]
         right = int(task([example.item]).argmax()) == example.label
@@ -62,9 +64,13 @@ def attention_examples(task: ClassificationTask, examples: ExampleSet) -> list[A
             verdict = "right" if right else "wrong"
             caption = f"Test scene {index}, the first that the model gets {verdict}."
             found[right] = _example(task, example, caption)
+        elif spare is None:
+            kind = "right" if right else "wrong"
+            spare = _example(task, example, f"Test scene {index}, the second that the model gets {kind}.")
         if len(found) == 2:
             break
-    return [found[right] for right in (True, False) if right in found]
+    shown = [found[right] for right in (True, False) if right in found]
+    return shown if len(shown) == 2 or spare is None else [*shown, spare]
 
 
 def _example(task: ClassificationTask, example: Example, caption: str) -> AttentionExample:
@@ -113,9 +119,9 @@ def _spectrogram(task: ClassificationTask, example: Example, regions: Tensor, ma
 
 def _sentence(task: ClassificationTask, example: Example, regions: Tensor, matters: Tensor) -> Sentence:
     pieces, done = [], 0
-    for start, stop in regions.tolist():
-        # tokens that share one character, as the bytes of some scripts do: the first shows it
-        pieces.append(example.item[max(start, done) : stop])
+    for stop in regions[:, 1].tolist():
+        # what stands between two tokens goes with the second; of tokens that share a character, the first shows it
+        pieces.append(example.item[done:stop] if stop > done else "")
         done = max(done, stop)
     return Sentence(pieces, matters.tolist(), joiner="")
 

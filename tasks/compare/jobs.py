@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 
 from mmattn.report import ExampleFile
@@ -50,8 +49,10 @@ def key(job: Job, extra: list[str]) -> str:
     content = hashlib.sha256()
     for folder in ("mmattn", "tasks"):
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".yaml") and "report" not in path.parts:
-                content.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+            place = path.relative_to(ROOT)
+            # how the report looks changes no result
+            if path.suffix in (".py", ".yaml") and "report" not in place.parts:
+                content.update(place.as_posix().encode() + path.read_bytes())
     content.update(json.dumps([asdict(job), extra, versions()], sort_keys=True).encode())
     return content.hexdigest()
 
@@ -92,9 +93,11 @@ def build(job: Job, folder: Path, extra: list[str]) -> TaskCLI:
         "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
     ]  # fmt: skip
     args = [f"--config={part.config_path}", f"--seed_everything={job.seed}", *ARMS.get(job.arm, [])]
-    return TaskCLI(
-        part.task_class(), [*args, *quiet, f"--trainer.default_root_dir={folder}", *extra], run=False
-    )
+    place = f"--trainer.default_root_dir={folder}"
+    cli = TaskCLI(part.task_class(), [*args, *quiet, place, *extra], run=False)
+    if cli.datamodule.level < 1:
+        raise ValueError(f"a comparison needs distractors, level at least 1: got {cli.datamodule.level}")
+    return cli
 
 
 def _train(job: Job, folder: Path, extra: list[str], report: Report) -> None:
@@ -127,6 +130,7 @@ def _controls(job: Job, folder: Path, extra: list[str], report: Report) -> None:
     results["linear_standard"] = linear_control(job.domain, standard, sets["test"])
     results["linear_seconds"] = time.perf_counter() - begin
     results["n_test"] = len(sets["test"])
+    results["level"] = cli.datamodule.level
     (folder / "controls.json").write_text(json.dumps(results, indent=2))
 
 
@@ -143,8 +147,3 @@ class _Progress(Callback):
         if trainer.global_step % 10 == 0:
             # the last stretch is for the test and the examples
             self.report(0.93 * trainer.global_step / self.total)
-
-
-def use_threads(count: int) -> None:
-    """Let this worker use so many threads."""
-    torch.set_num_threads(count)

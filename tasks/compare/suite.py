@@ -29,7 +29,7 @@ class DomainTask:
         title: heading in the report.
         description: of the task and its data, for the reader.
         synthetic: whether the items themselves were computed; the scenes around them always are.
-        level: the standard level of distraction in words.
+        distractors: what a level counts.
     """
 
     domain: Literal["vision", "speech", "text"]
@@ -38,7 +38,7 @@ class DomainTask:
     title: str
     description: str
     synthetic: bool
-    level: str
+    distractors: str
 
     @property
     def config_path(self) -> Path:
@@ -64,7 +64,7 @@ SUITE = (
             "come from different stretches of the source, which goes from writer to writer."
         ),
         synthetic=False,
-        level="three fragments",
+        distractors="fragments",
     ),
     DomainTask(
         domain="speech",
@@ -73,11 +73,12 @@ SUITE = (
         title="Speech: the whole command word among cut words",
         description=(
             "Which command is spoken whole? Ten command words synthesised with eSpeak NG in many accents, voices, "
-            "speeds and pitches (synthetic), each among halves and thirds of other command words, silence and noise. "
+            "speeds and pitches (synthetic), each among halves and thirds of other command words, in silence, noise "
+            "and the babble of four voices. "
             "No voice and no accent of the test was heard in training."
         ),
         synthetic=True,
-        level="three cut words, noise at 18 dB",
+        distractors="cut words, with noise and babble",
     ),
     DomainTask(
         domain="text",
@@ -90,7 +91,7 @@ SUITE = (
             "sentence was seen in training in any language."
         ),
         synthetic=False,
-        level="two unquoted sentences",
+        distractors="unquoted sentences",
     ),
 )
 

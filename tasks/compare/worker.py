@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.compare.jobs import Job, run, use_threads
+import torch
+
+from tasks.compare.jobs import Job, run
 
 _messages: Any = None
 
@@ -14,7 +16,7 @@ def start(messages: Any, threads: int) -> None:
     """Take the queue for progress, and as many threads as this worker may use."""
     global _messages  # a worker's state: the pool gives its initialiser no other place
     _messages = messages
-    use_threads(threads)
+    torch.set_num_threads(threads)
 
 
 def work(job: Job, folder: Path, extra: list[str]) -> None:

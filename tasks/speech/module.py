@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torchaudio.functional import mask_along_axis
 from mmattn.adapters.audio import AudioFrames
 from mmattn.encoder import Encoder
 from mmattn.tokens import TokenBatch
+from mmattn.training.data import ClassificationData
 from mmattn.training.module import ClassificationTask
 
 
@@ -81,6 +82,15 @@ class KeywordSpotting(ClassificationTask):
     ) -> None:
         super().__init__(adapter, encoder, num_classes, **kwargs)
         self.spec_augment = spec_augment
+
+    def check_data(self, data: ClassificationData) -> None:
+        """Refuse waves of another sample rate than the adapter's."""
+        rate = getattr(data, "sample_rate", None)
+        expected = cast(AudioFrames, self.adapter).sample_rate
+        if rate is not None and rate != expected:
+            raise ValueError(
+                f"data and adapter must have the same sample_rate: got {rate} and {expected} samples a second"
+            )
 
     def tokens(self, items: Any) -> TokenBatch:
         """Waves -> tokens, with log-mel frames masked in training."""

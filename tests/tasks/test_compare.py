@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ pytest.importorskip("lightning")
 
 from mmattn.report import ATTENTION, LINEAR, MAJORITY, UNIFORM, DomainReport, ResultRow
 from tasks.compare import jobs
-from tasks.compare.__main__ import main, result_line
+from tasks.compare.__main__ import command_line, domain_report, main, result_line
 from tasks.compare.examples import attention_examples, pooling_mass, relevant_tokens
 from tasks.compare.jobs import Job
 from tasks.compare.suite import ARMS, SUITE
@@ -31,8 +33,21 @@ def test_results_are_reused_only_by_the_very_same_code_and_arguments(tmp_path, m
     assert jobs.done(job, tmp_path, [])
     assert not jobs.done(job, tmp_path, ["--trainer.max_epochs=1"])
     assert not jobs.done(Job("vision", "controls", 1), tmp_path, [])
-    monkeypatch.setattr(jobs, "versions", lambda: {"torch": "0"})
-    assert not jobs.done(job, tmp_path, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "versions", lambda: {"torch": "0"})
+        assert not jobs.done(job, tmp_path, [])
+
+
+def test_a_changed_source_is_another_result_wherever_the_clone_lies(tmp_path, monkeypatch):
+    root = tmp_path / "report" / "clone"
+    (root / "mmattn").mkdir(parents=True)
+    (root / "tasks").mkdir()
+    monkeypatch.setattr(jobs, "ROOT", root)
+    keys = []
+    for text in ("a = 1", "a = 2"):
+        (root / "mmattn" / "x.py").write_text(text)
+        keys.append(jobs.key(Job("vision", "attention"), []))
+    assert keys[0] != keys[1]
 
 
 def test_a_failed_job_leaves_no_mark(tmp_path):
@@ -63,6 +78,55 @@ def test_examples_come_from_the_model_and_the_scene(tmp_path):
     mass, share = pooling_mass(cli.model, scenes, most=7)
     assert 0 < mass < 1
     assert 0.1 < share < 0.4
+
+
+def test_what_stands_between_words_is_shown(tmp_path):
+    cli = jobs.build(Job("text", "attention"), tmp_path, ["--model.encoder.init_args.depth=1"])
+    scenes = cli.datamodule.sets["test"]
+    for example in attention_examples(cli.model, scenes):
+        texts = {scenes[index].item for index in range(len(scenes))}
+        assert "".join(example.picture.tokens) in texts
+        quoted = [
+            token
+            for token, flag in zip(example.picture.tokens, example.picture.relevant, strict=True)
+            if flag
+        ]
+        assert "«" in quoted[0]
+        assert quoted[-1] == "»"
+
+
+def test_a_domain_runs_from_training_to_its_part_of_the_report(tmp_path):
+    quick = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
+    shares = []
+    for arm in (*ARMS, "controls"):
+        job = Job("vision", arm, 1)
+        jobs.run(job, tmp_path, quick, shares.append)
+        assert jobs.done(job, tmp_path, quick)
+    assert shares[-1] == 1.0
+    report = domain_report(SUITE[0], tmp_path, 1)
+    assert [row.name for row in report.rows] == [ATTENTION, UNIFORM, LINEAR, MAJORITY]
+    assert [(run.arm, run.seed, len(run.epochs)) for run in report.runs] == [
+        ("attention", 1, 2),
+        ("uniform", 1, 2),
+    ]
+    assert report.standard_level == "3 fragments"
+    linear = report.rows[2]
+    assert linear.plain is not None
+    assert linear.standard is not None
+    assert linear.plain > 0.85 > 0.4 > linear.standard  # the controls are real whatever the trainings are
+    assert len(report.examples) == 2
+    assert "of their attention on the tokens" in report.description
+
+
+def test_a_comparison_without_distractors_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^a comparison needs distractors, level at least 1: got 0$"):
+        jobs.build(Job("vision", "attention"), tmp_path, ["--data.level=0"])
+
+
+def test_the_command_names_what_was_asked_for():
+    asked = argparse.Namespace(seed=2, extra=["--data.level=5"])
+    assert command_line(asked) == "make report ARGS='--seed 2 -- --data.level=5'"
+    assert command_line(argparse.Namespace(seed=0, extra=[])) == "make report"
 
 
 def test_a_line_of_result_names_the_controls():

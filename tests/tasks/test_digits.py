@@ -100,9 +100,11 @@ def test_sets_are_apart_and_fingerprints_tell_them():
     assert [stop for _, stop in SPLITS.values()][:-1] == [start for start, _ in SPLITS.values()][1:]
     data = Digits()
     prints = data.fingerprint()
-    assert len(set(prints.values())) == 3
-    assert prints.pop("test_plain") == prints["test"]  # the same digits without distractors
-    assert prints == Digits(level=0).fingerprint()
+    assert len(set(prints.values())) == 4
+    assert prints == Digits().fingerprint()
+    other = Digits(level=2).fingerprint()
+    assert all(prints[name] != other[name] for name in ("train", "val", "test"))
+    assert prints["test_plain"] == Digits(level=0).fingerprint()["test"]
     assert {name: len(examples) for name, examples in data.sets.items()} == {
         "train": 1197,
         "val": 100,

@@ -83,6 +83,27 @@ def test_missing_files_and_folders_are_named(monkeypatch, capsys):
     assert "\n" not in str(stopped.value.code)
 
 
+def test_a_download_that_fails_is_one_sentence(monkeypatch):
+    from tasks.vision.data import cifar
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("the archive could not be fetched: got no answer")
+
+    monkeypatch.setattr(cifar.datasets, "CIFAR10", fail)
+    with pytest.raises(SystemExit) as stopped:
+        run(
+            monkeypatch,
+            "fit",
+            "--config",
+            CONFIG,
+            "--data=CIFAR10",
+            "--data.root=new",
+            "--data.download=true",
+        )
+    assert str(stopped.value.code).startswith("error: ")
+    assert "\n" not in str(stopped.value.code)
+
+
 def test_config_before_the_subcommand_is_answered_with_a_hint(monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, "--config", "a.yaml", "test")

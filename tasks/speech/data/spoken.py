@@ -64,6 +64,7 @@ SIZES = {"train": 3000, "val": 500, "test": 1000}
 
 _SPLIT_SEEDS = {"train": 101, "val": 102, "test": 103}
 _RMS = 0.1  # of every word: loudness must not tell target from distractor
+_BABBLERS = 4  # voices that speak at once in the background
 _CUTS = (1 / 2, 1 / 3)  # parts of a word that a fragment may be
 _FADE = 40  # samples, 5 ms: a cut must not click
 
@@ -99,7 +100,7 @@ class SpokenScenes(SceneSet):
 
     A scene is a wave ``[S]`` at 8 kHz with the start and stop of the whole word in samples. Level 0 is the
     word alone. Above, halves and thirds of other words lie before and after it at random times, as loud as
-    the word within 3 dB and nowhere over it, in white noise.
+    the word within 3 dB and nowhere over it; behind all lie white noise and, as strong, the babble of four voices.
 
     Args:
         recordings: the plain items.
@@ -131,8 +132,8 @@ class SpokenScenes(SceneSet):
         # The silence is cut at random times into what lies before each piece and after the last.
         silence = np.sort(rng.integers(0, length - spoken + 1, len(pieces))).tolist()
         amplitude = _RMS * 10 ** (-signal_to_noise(level) / 20)
-        scene = rng.standard_normal(length, dtype=np.float32)
-        scene *= np.float32(amplitude)
+        scene = rng.standard_normal(length, dtype=np.float32) + self._babble(length, rng)
+        scene *= np.float32(amplitude / np.sqrt(2))
         relevant, done = (0, 0), 0
         for position, (piece, gap) in enumerate(zip(pieces, silence, strict=True)):
             start = gap + done
@@ -142,6 +143,19 @@ class SpokenScenes(SceneSet):
                 relevant = (start, start + len(piece))
         np.clip(scene, -1, 1, out=scene)
         return Example(torch.from_numpy(scene), label, relevant)
+
+    def _babble(self, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Several voices at once, too many to make out, with the power of unit noise."""
+        babble = np.zeros(length, dtype=np.float32)
+        for _ in range(_BABBLERS):
+            at = -int(rng.integers(SAMPLE_RATE // 4))
+            while at < length:
+                word = self.recordings[rng.integers(len(self.recordings))].wave
+                begin, end = max(at, 0), min(at + len(word), length)
+                if begin < end:  # a short word may end before the scene begins
+                    babble[begin:end] += word[begin - at : end - at]
+                at += len(word) + SAMPLE_RATE // 20
+        return babble / np.float32(_RMS * np.sqrt(_BABBLERS))
 
     def _fragment(self, label: int, rng: np.random.Generator) -> NDArray[np.float32]:
         word = self.recordings[self.other(label, rng)].wave
@@ -158,7 +172,7 @@ class SpokenScenes(SceneSet):
             return len(self.recordings[index].wave)
         return int(SAMPLE_RATE * least_seconds(self.level) * 1.2)
 
-    def fingerprint(self) -> str:
+    def content(self) -> str:
         content = hashlib.sha256()
         for recording in self.recordings:
             content.update(f"{recording.voice} {recording.label} {recording.source}\n".encode())
@@ -243,6 +257,9 @@ class SpokenCommands(SceneData):
         >>> wave.ndim, 0 <= start < stop <= len(wave)
         (1, True)
     """
+
+    sample_rate = SAMPLE_RATE
+    synthetic = True
 
     def __init__(
         self,

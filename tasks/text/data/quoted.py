@@ -89,7 +89,7 @@ class QuotedScenes(SceneSet):
         """Characters of scene ``index``, each unquoted sentence counted at the mean length."""
         return len(self.sentences[index].text) + 2 + self.level * (self._mean + 1)
 
-    def fingerprint(self) -> str:
+    def content(self) -> str:
         content = hashlib.sha256()
         for sentence in self.sentences:
             content.update(f"{self.class_names[sentence.label]}\t{sentence.text}\n".encode())

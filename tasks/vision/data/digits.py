@@ -110,7 +110,7 @@ class DigitScenes(SceneSet):
         """Pixels of scene ``index``; with ``train_levels="mixed"`` the largest it can have."""
         return canvas_side(self.level) ** 2
 
-    def fingerprint(self) -> str:
+    def content(self) -> str:
         content = hashlib.sha256(np.round(self.variants[0] * 1024).astype("<i2").tobytes())
         content.update(np.asarray(self.labels, dtype="<i2").tobytes())
         return content.hexdigest()
