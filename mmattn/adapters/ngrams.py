@@ -28,6 +28,8 @@ class TextNgrams(Adapter):
         buckets: rows of the embedding table that n-grams are hashed to.
         max_ngram: longest n-gram in characters; ``<`` and ``>`` mark the ends of a word and count.
         max_piece: longest piece in characters.
+        ngram_dim: width of the table, projected to ``embed_dim`` then (Lan et al. 2020): a large table of few
+            columns keeps n-grams apart and stays cheap to train. ``None`` takes embed_dim, without projection.
         dropout: on the embeddings.
         token_dropout: probability of leaving a whole token out in training; the others keep their places.
 
@@ -45,6 +47,7 @@ class TextNgrams(Adapter):
         buckets: int = 16_384,
         max_ngram: int = 4,
         max_piece: int = 8,
+        ngram_dim: int | None = None,
         dropout: float = 0.0,
         token_dropout: float = 0.0,
     ) -> None:
@@ -59,10 +62,14 @@ class TextNgrams(Adapter):
         self.max_ngram = max_ngram
         self.max_piece = max_piece
         self.token_dropout = token_dropout
-        self.embedding = nn.EmbeddingBag(buckets + 1, embed_dim, mode="mean", padding_idx=0)
+        width = embed_dim if ngram_dim is None else ngram_dim
+        if width < 1:
+            raise ValueError(f"ngram_dim must be at least 1: got {width}")
+        self.embedding = nn.EmbeddingBag(buckets + 1, width, mode="mean", padding_idx=0)
         nn.init.trunc_normal_(self.embedding.weight, std=0.02)
         with torch.no_grad():
             self.embedding.weight[0].zero_()
+        self.projection = nn.Identity() if ngram_dim is None else nn.Linear(width, embed_dim, bias=False)
         self.dropout = Dropout(dropout)
 
     def forward(self, items: Sequence[str]) -> TokenBatch:
@@ -91,7 +98,7 @@ class TextNgrams(Adapter):
         """Embeddings ``[T, D]`` of rows ``[T, G]``; in training, of the tokens that token dropout leaves."""
         if self.training and self.token_dropout:
             bags = thinned(bags, self.token_dropout)
-        return bags.replace(self.dropout(self.embedding(bags.values)))
+        return bags.replace(self.dropout(self.projection(self.embedding(bags.values))))
 
     def regions(self, items: Sequence[str]) -> list[Tensor]:
         """For each string the characters ``[n, 2]`` that its tokens stand for: start, stop."""

@@ -143,7 +143,7 @@ def domain_report(part: DomainTask, folder: Path, seed: int) -> DomainReport:
     level = controls["level"]
     mass, share = metrics["relevant/mass"], metrics["relevant/share"]
     looked = (
-        f" Over 200 test scenes the pooling heads put {100 * (mass or 0):.1f} % of their attention on the tokens "
+        f" Over 100 test scenes the pooling heads put {100 * (mass or 0):.1f} % of their attention on the tokens "
         f"that matter, which are {100 * (share or 0):.1f} % of all."
     )
     return DomainReport(

@@ -34,7 +34,7 @@ def relevant_tokens(regions: Tensor, relevant: tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def pooling_mass(task: ClassificationTask, examples: ExampleSet, most: int = 200) -> tuple[float, float]:
+def pooling_mass(task: ClassificationTask, examples: ExampleSet, most: int = 100) -> tuple[float, float]:
     """Over the first scenes: the share of the pooling heads' attention on the tokens that matter, and the
     share of the tokens that matter."""
     masses, shares = [], []

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 
 from mmattn.report import ExampleFile
@@ -117,7 +118,16 @@ def _train(job: Job, folder: Path, extra: list[str], report: Report) -> None:
 
 
 def _controls(job: Job, folder: Path, extra: list[str], report: Report) -> None:
+    import sklearn.linear_model  # noqa: F401  # so that its libraries are there to be limited
+    from threadpoolctl import threadpool_limits
+
     cli = build(job, folder, extra)
+    # two jobs that take every core each are slower than one after the other
+    with threadpool_limits(torch.get_num_threads()):
+        _measure_controls(job, folder, cli, report)
+
+
+def _measure_controls(job: Job, folder: Path, cli: TaskCLI, report: Report) -> None:
     sets = cli.datamodule.sets
     plain = cli.datamodule.scenes("train", 0, None)
     results: dict[str, Any] = {}

@@ -48,6 +48,15 @@ def test_a_token_is_the_mean_of_its_ngrams_whatever_stands_beside_it():
         assert torch.equal(tokens.values[0], adapter(["go"]).values[0])
 
 
+def test_a_narrow_table_is_projected():
+    adapter = TextNgrams(7, buckets=97, max_ngram=3, ngram_dim=3)
+    with torch.no_grad():
+        rows = torch.tensor(hashed("go", 3, 97))
+        expected = adapter.projection.weight @ adapter.embedding.weight[rows].mean(0)
+        assert torch.allclose(adapter(["go"]).values[0], expected, atol=1e-7)
+    assert sum(p.numel() for p in adapter.parameters()) == 98 * 3 + 3 * 7
+
+
 def test_empty_texts_have_no_tokens():
     tokens = TextNgrams(7)(["", "  ", "x"])
     assert tokens.sizes == (0, 0, 1)
@@ -77,6 +86,7 @@ def test_regions_are_the_pieces():
     ("arguments", "message"),
     [
         ({"buckets": 0}, r"^buckets must be at least 1: got 0$"),
+        ({"ngram_dim": 0}, r"^ngram_dim must be at least 1: got 0$"),
         ({"max_ngram": 0}, r"^max_ngram must be at least 1: got 0$"),
         ({"max_piece": -1}, r"^max_piece must be at least 1: got -1$"),
         ({"token_dropout": 1.0}, r"^token_dropout must lie in \[0, 1\): got 1.0$"),
