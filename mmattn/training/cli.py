@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,4 +93,11 @@ def main(model_class: type[ClassificationTask], program: str) -> None:
         subcommand = next((word for word in args if word in known), "fit")
         rest = " ".join(word for word in args if word not in known)
         sys.exit(f"error: the subcommand comes before --config: python -m {program} {subcommand} {rest}")
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}.utilities.rank_zero").addFilter(_no_advertisement)
     ConsoleCLI(model_class)
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    """Leave out Lightning's tips about other products."""
+    return "litlogger" not in record.getMessage()
