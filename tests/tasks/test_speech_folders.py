@@ -111,6 +111,13 @@ def test_audio_folder_is_split_mixed_down_and_resampled(clips):
             assert part.size(i) == 400
 
 
+def test_hidden_files_are_no_clips(clips):
+    folder = next(path for path in sorted(clips.iterdir()) if path.is_dir())
+    before = {name: len(part) for name, part in AudioFolder(str(clips)).sets.items()}
+    (folder / "._0.wav").write_bytes(b"left by a file browser")
+    assert {name: len(part) for name, part in AudioFolder(str(clips)).sets.items()} == before
+
+
 def test_resampling_keeps_a_tone(tmp_path):
     for label in ("a", "b"):
         for i in range(4):

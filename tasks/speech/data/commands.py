@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mmattn.training.data import ExampleSet
 from tasks.checks import Problems, check_splits, fetch, missing
-from tasks.speech.data.audiofolder import Clip, WaveData
+from tasks.speech.data.waves import Clip, WaveData
 
 URL = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"

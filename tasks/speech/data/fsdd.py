@@ -8,7 +8,7 @@ from typing import Any
 
 from mmattn.training.data import ExampleSet
 from tasks.checks import Problems, check_splits, fetch, missing
-from tasks.speech.data.audiofolder import Clip, WaveData
+from tasks.speech.data.waves import Clip, WaveData
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip"
 UNPACKED = "free-spoken-digit-dataset-master"
