@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from mmattn.training.module import ClassificationTask
 from tasks.speech.module import KeywordSpotting
 from tasks.text.module import TextClassification
 from tasks.vision.module import ImageClassification
+
+pytestmark = pytest.mark.usefixtures("aside")
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(ROOT.glob("tasks/*/configs/**/*.y*ml"))
@@ -47,17 +48,6 @@ def read(path: Path) -> dict[str, Any]:
 
 def is_embedded(path: Path) -> bool:
     return read(path)["data"]["class_path"].rsplit(".", 1)[-1] in EMBEDDED
-
-
-@pytest.fixture(autouse=True)
-def aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in an empty folder, and put back what Lightning sets for the whole process."""
-    monkeypatch.chdir(tmp_path)
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG"):
-        monkeypatch.setenv(variable, "")
-        monkeypatch.delenv(variable)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def build(path: Path) -> TaskCLI:
@@ -139,3 +129,12 @@ def test_a_field_that_does_not_exist_is_refused(
         TaskCLI(TASKS[domain(path)], ["--config", str(changed)], run=False)
     assert ended.value.code == 2
     assert "no_such_field" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_early_stopping_can_fire_and_watches_what_the_checkpoint_watches(path):
+    trainer = read(path)["trainer"]
+    parts = {part["class_path"].rsplit(".", 1)[-1]: part["init_args"] for part in trainer["callbacks"]}
+    stopping, checkpoint = parts["EarlyStopping"], parts["ModelCheckpoint"]
+    assert stopping["patience"] < trainer["max_epochs"] - 1
+    assert (stopping["monitor"], stopping["mode"]) == (checkpoint["monitor"], checkpoint["mode"])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mmattn.training.data import Example, ExampleSet
 
-SCENES_PER_ITEM = {"vision": 3, "speech": 2, "text": 1}
+SCENES_PER_ITEM = {"vision": 4, "speech": 2, "text": 1}
 """Fresh scenes composed around each training item, where they differ, so that the control is not starved; the
 numbers keep each control within some seconds on one core."""
 

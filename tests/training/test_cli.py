@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip("lightning")
 pytest.importorskip("sklearn")
@@ -17,6 +16,8 @@ from mmattn.report import RunRecord
 from mmattn.training.cli import main
 from mmattn.training.sentences import one_sentence
 from tasks.vision.module import ImageClassification
+
+pytestmark = pytest.mark.usefixtures("aside")
 
 CONFIG = str(Path(__file__).parents[2] / "tasks/vision/configs/digits.yaml")
 QUICK = [
@@ -29,17 +30,6 @@ QUICK = [
     "--trainer.enable_model_summary=false",
     "--trainer.accelerator=cpu",
 ]
-
-
-@pytest.fixture(autouse=True)
-def aside(tmp_path, monkeypatch):
-    """Work in an empty folder, and put back what Lightning sets for the whole process."""
-    monkeypatch.chdir(tmp_path)
-    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG"):
-        monkeypatch.setenv(variable, "")
-        monkeypatch.delenv(variable)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def run(monkeypatch, *args: str) -> None:
