@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mmattn.backends import Backend, check_name
-from mmattn.backends.base import Mask
+from mmattn.backends import Backend, Mask, check_name
+from mmattn.cache import KVCache, Memory
 from mmattn.functional import attend
+from mmattn.gates import HeadGate, gated
+from mmattn.masks import Pattern
+from mmattn.positions.bias import PositionBias
 from mmattn.positions.rotary import RotaryPositions
+from mmattn.projections import Context, Projected, Projections
 from mmattn.tokens import TokenBatch
 
-
-class Projected(NamedTuple):
-    """Queries ``[..., H, K]`` and keys and values ``[..., H_kv, K]``, positions applied."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
+__all__ = ["Context", "HeadGate", "MultiHeadAttention", "Projected"]
 
 
-class MultiHeadAttention(nn.Module):
+class MultiHeadAttention(Projections):
     """Multi-head attention (Vaswani et al. 2017) over packed tokens or dense tensors.
 
     Self-attention when called with one argument, cross-attention with a context. Packed tokens attend
@@ -41,6 +37,11 @@ class MultiHeadAttention(nn.Module):
         qk_norm: a module for each head's queries and keys ``[..., K]``, e.g. ``nn.RMSNorm(head_dim)``; it is
             copied, so that queries and keys have their own.
         positions: rotary positions, applied to queries and keys.
+        position_bias: a bias of the logits made from the coordinates, e.g. ``ALiBi(num_heads)``.
+        gate: a module from queries ``[..., D]`` to factors ``[..., H]`` or ``[..., H, K]`` on the results of the
+            heads, e.g. :class:`HeadGate`.
+        sinks: whether each head learns a sink: a logit to which no value belongs (gpt-oss).
+        soft_cap: bounds the logits smoothly (Gemma 2); see :func:`~mmattn.functional.attend`.
         dropout: probability of dropping an attention weight in training.
         scale: factor on the logits; ``None`` is ``K ** -0.5``. 0 is the uniform control: the same module,
             in which every allowed key weighs the same.
@@ -68,32 +69,26 @@ class MultiHeadAttention(nn.Module):
         bias: bool = True,
         qk_norm: nn.Module | None = None,
         positions: RotaryPositions | None = None,
+        position_bias: PositionBias | None = None,
+        gate: nn.Module | None = None,
+        sinks: bool = False,
+        soft_cap: float | None = None,
         dropout: float = 0.0,
         scale: float | None = None,
         backend: str | Backend = "auto",
     ) -> None:
-        super().__init__()
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        _check_heads(embed_dim, num_heads, num_kv_heads, head_dim, dropout)
+        super().__init__(embed_dim, num_heads, num_kv_heads, head_dim, context_dim, bias, qk_norm, positions)
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1): got {dropout}")
         check_name(backend)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.num_kv_heads = num_kv_heads
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        self.context_dim = context_dim
         self.dropout = dropout
         self.scale = scale
+        self.soft_cap = soft_cap
         self.backend = backend
-        self.positions = positions
-        q_width, kv_width = num_heads * self.head_dim, 2 * num_kv_heads * self.head_dim
-        if context_dim is None:
-            self.qkv_proj = nn.Linear(embed_dim, q_width + kv_width, bias=bias)
-        else:
-            self.q_proj = nn.Linear(embed_dim, q_width, bias=bias)
-            self.kv_proj = nn.Linear(context_dim, kv_width, bias=bias)
-        self.out_proj = nn.Linear(q_width, embed_dim, bias=bias)
-        self.q_norm = _fresh_copy(qk_norm)
-        self.k_norm = _fresh_copy(qk_norm)
+        self.position_bias = position_bias
+        self.gate = gate
+        self.sinks = nn.Parameter(torch.zeros(num_heads)) if sinks else None
+        self.out_proj = nn.Linear(num_heads * self.head_dim, embed_dim, bias=bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -109,106 +104,108 @@ class MultiHeadAttention(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("proj.bias"):
                 nn.init.zeros_(parameter)
+        if self.sinks is not None:
+            nn.init.zeros_(self.sinks)
 
     def forward(
         self,
         query: TokenBatch | Tensor,
-        context: TokenBatch | Tensor | None = None,
+        context: Context | None = None,
         *,
         mask: Mask = None,
         bias: Tensor | None = None,
+        coords: Tensor | None = None,
         tables: Tensor | None = None,
+        cache: KVCache | None = None,
     ) -> TokenBatch | Tensor:
         """Attend.
 
         Args:
             query: packed tokens ``[T, D]`` or dense ``[B, N, D]``.
-            context: what is attended to, of the same kind; ``None`` is the query itself.
+            context: what is attended to, of the same kind; ``None`` is the query itself. Keys and values that
+                :meth:`remember` made are used as they are, by packed and dense queries.
             mask, bias: as in :func:`~mmattn.functional.attend`.
+            coords: where dense queries stand, ``[N, A]`` or ``[B, N, A]``; ``None`` counts from 0, or from
+                where the cache ends.
             tables: the tables of the rotary positions for self-attention, where a caller that runs many
                 layers has them already; they must be those of the query's coordinates.
+            cache: keys and values of the tokens before; those of the (dense) queries are appended. The mask
+                stays the caller's: ``Causal()`` where there is more than one query.
 
         Returns:
             Of the same kind and shape as the query.
 
         Raises:
-            ValueError: the query and the context do not fit the module or each other.
+            ValueError: the query, the context or the cache do not fit the module or each other.
             TypeError: one is packed and the other dense.
         """
-        q, k, v = self.project(query, context, tables)
-        dropout = self.dropout if self.training else 0.0
-        if isinstance(query, TokenBatch):
-            of_keys = query if context is None else context
-            assert isinstance(of_keys, TokenBatch)
-            out = attend(
-                q, k, v, mask=mask, bias=bias, scale=self.scale, dropout=dropout,
-                q_lengths=query.sizes, k_lengths=of_keys.sizes, backend=self.backend,
-            )  # fmt: skip
-            return query.replace(self.out_proj(out.flatten(-2)))
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        out = attend(q, k, v, mask=mask, bias=bias, scale=self.scale, dropout=dropout, backend=self.backend)
-        result: Tensor = self.out_proj(out.transpose(1, 2).flatten(-2))
-        return result
+        asks = self.position_bias is not None or (isinstance(mask, Pattern) and mask.uses_coords)
+        self._check_call(query, context, bias, coords, cache, asks)
+        values = query.values if isinstance(query, TokenBatch) else query
+        turns = self.positions is not None and (tables is None or context is not None)
+        places = self._places(query, coords, cache) if asks or turns else None
+        if isinstance(context, Memory):
+            q, k, v = self._queries(values, places), context.k, context.v
+        else:
+            q, k, v = self._projected(values, places, context, tables)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        q_coords = k_coords = None
+        if asks and cache is None:  # those of a cache are counted: its first keys may have left a window
+            q_coords, k_coords = places, places if context is None else getattr(context, "coords", None)
+        options: dict[str, Any] = {
+            "mask": mask,
+            "bias": self.position_bias if bias is None else bias,
+            "scale": self.scale,
+            "soft_cap": self.soft_cap,
+            "sinks": self.sinks,
+            "dropout": self.dropout if self.training else 0.0,
+            "backend": self.backend,
+        }
+        q_sizes, k_sizes = _sizes(query), _sizes(query if context is None else context)
+        if q_sizes is None and k_sizes is None:
+            heads_first = (x.transpose(1, 2) for x in (q, k, v))
+            out = attend(*heads_first, q_coords=q_coords, k_coords=k_coords, **options).transpose(1, 2)
+        else:
+            if q_sizes is None:  # dense queries of a packed memory
+                q_coords = None if q_coords is None else q_coords.expand(*q.shape[:2], -1).flatten(0, 1)
+                q_sizes, q = (q.shape[1],) * q.shape[0], q.flatten(0, 1)
+            options |= {"q_lengths": q_sizes, "k_lengths": k_sizes}
+            out = attend(q, k, v, q_coords=q_coords, k_coords=k_coords, **options)
+        return self._finished(query, values, out)
 
-    def project(
+    def _finished(self, query: TokenBatch | Tensor, values: Tensor, out: Tensor) -> TokenBatch | Tensor:
+        """Gate and projection of the heads' results, as tokens of the kind of the query."""
+        if self.gate is not None:
+            out = gated(out.reshape(*values.shape[:-1], self.num_heads, self.head_dim), self.gate(values))
+        result: Tensor = self.out_proj(out.reshape(*values.shape[:-1], self.num_heads * self.head_dim))
+        return query.replace(result) if isinstance(query, TokenBatch) else result
+
+    def _places(self, query: TokenBatch | Tensor, coords: Tensor | None, cache: KVCache | None) -> Tensor:
+        """Where the queries stand: counted, where nobody says."""
+        if isinstance(query, TokenBatch):
+            return query.coords
+        if coords is not None:
+            return coords
+        begin = 0 if cache is None else cache.length
+        return torch.arange(begin, begin + query.shape[1], device=query.device)[:, None]
+
+    def _check_call(
         self,
         query: TokenBatch | Tensor,
-        context: TokenBatch | Tensor | None = None,
-        tables: Tensor | None = None,
-    ) -> Projected:
-        """Queries, keys and values as attention uses them: projected, normed and turned.
-
-        Packed ``[T, H, K]`` or dense ``[B, N, H, K]``; arguments as in :meth:`forward`.
-        """
-        self._check(query, context)
-        x, x_coords = _values_and_coords(query)
-        if context is None:
-            y_coords = x_coords
-            widths = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
-            fused = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
-            q, k, v = fused.split(widths, dim=-2)
-        else:
-            y, y_coords = _values_and_coords(context)
-            q, k, v = self._project_pair(x, y)
-        q, k = self.q_norm(q), self.k_norm(k)
-        if self.positions is not None:
-            of_q = self.positions.tables(x_coords, self.head_dim) if tables is None else tables
-            of_k = of_q if context is None else self.positions.tables(y_coords, self.head_dim)
-            q, k = self.positions.rotate(q, of_q), self.positions.rotate(k, of_k)
-        return Projected(q, k, v)
-
-    def _project_pair(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.context_dim is None:
-            cut = self.num_heads * self.head_dim
-            weight, bias = self.qkv_proj.weight, self.qkv_proj.bias
-            q = F.linear(x, weight[:cut], None if bias is None else bias[:cut])
-            kv = F.linear(y, weight[cut:], None if bias is None else bias[cut:])
-        else:
-            q, kv = self.q_proj(x), self.kv_proj(y)
-        k, v = kv.unflatten(-1, (-1, self.head_dim)).chunk(2, dim=-2)
-        return q.unflatten(-1, (-1, self.head_dim)), k, v
-
-    def _check(self, query: TokenBatch | Tensor, context: TokenBatch | Tensor | None) -> None:
-        if context is not None and isinstance(context, TokenBatch) != isinstance(query, TokenBatch):
-            raise TypeError(
-                f"query and context must both be packed or both dense: "
-                f"got {type(query).__name__} and {type(context).__name__}"
-            )
-        if context is None and self.context_dim is not None:
-            raise ValueError("a module with context_dim needs a context: got none")
-        of_context = self.embed_dim if self.context_dim is None else self.context_dim
-        for name, tokens, width in (("query", query, self.embed_dim), ("context", context, of_context)):
-            if tokens is None:
-                continue
-            values, ndim, form = (
-                (tokens.values, 2, "[T, D]") if isinstance(tokens, TokenBatch) else (tokens, 3, "[B, N, D]")
-            )
-            if values.ndim != ndim or values.shape[-1] != width:
-                raise ValueError(f"{name} must be {form} with D={width}: got shape {list(values.shape)}")
-        if isinstance(query, Tensor) and isinstance(context, Tensor) and len(query) != len(context):
-            raise ValueError(
-                f"query and context must have the same batch size: got {len(query)} and {len(context)}"
-            )
+        context: Context | None,
+        bias: Tensor | None,
+        coords: Tensor | None,
+        cache: KVCache | None,
+        asks: bool,
+    ) -> None:
+        if bias is not None and self.position_bias is not None:
+            raise ValueError("give a bias or a module with position_bias, not both: got both")
+        self.check(query, context, cache)
+        if coords is not None and isinstance(query, TokenBatch):
+            raise ValueError("coords are for a dense query, a TokenBatch has its own: got both")
+        if asks and cache is not None and coords is not None:
+            raise ValueError("a cache keeps no coordinates, which a bias or mask asks for: got coords")
 
     def extra_repr(self) -> str:
         groups = "" if self.num_kv_heads == self.num_heads else f", num_kv_heads={self.num_kv_heads}"
@@ -218,32 +215,5 @@ class MultiHeadAttention(nn.Module):
         )
 
 
-def _values_and_coords(tokens: TokenBatch | Tensor) -> tuple[Tensor, Tensor]:
-    if isinstance(tokens, TokenBatch):
-        return tokens.values, tokens.coords
-    return tokens, torch.arange(tokens.shape[1], device=tokens.device)[:, None]
-
-
-def _fresh_copy(norm: nn.Module | None) -> nn.Module:
-
-    return nn.Identity() if norm is None else copy.deepcopy(norm)
-
-
-def _check_heads(
-    embed_dim: int, num_heads: int, num_kv_heads: int, head_dim: int | None, dropout: float
-) -> None:
-    if embed_dim < 1 or num_heads < 1 or num_kv_heads < 1:
-        raise ValueError(
-            f"embed_dim, num_heads and num_kv_heads must be at least 1: "
-            f"got embed_dim={embed_dim}, num_heads={num_heads}, num_kv_heads={num_kv_heads}"
-        )
-    if head_dim is None and embed_dim % num_heads:
-        raise ValueError(f"num_heads must divide embed_dim: got embed_dim={embed_dim}, num_heads={num_heads}")
-    if num_heads % num_kv_heads:
-        raise ValueError(
-            f"num_kv_heads must divide num_heads: got num_heads={num_heads}, num_kv_heads={num_kv_heads}"
-        )
-    if head_dim is not None and head_dim < 1:
-        raise ValueError(f"head_dim must be at least 1: got {head_dim}")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout must lie in [0, 1): got {dropout}")
+def _sizes(tokens: Context) -> tuple[int, ...] | None:
+    return None if isinstance(tokens, Tensor) else tokens.sizes

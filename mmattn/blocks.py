@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmattn import fused
 from mmattn.attention import MultiHeadAttention
+from mmattn.backends import Mask
 from mmattn.dropout import Dropout, DropPath
-from mmattn.masks import Pattern
 from mmattn.tokens import TokenBatch
 
 
@@ -28,9 +29,12 @@ class FeedForward(nn.Sequential):
 class Block(nn.Module):
     """Pre-norm transformer block: ``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``.
 
+    In training on a CPU a block of plain parts runs as one node of the autograd graph, which computes the same
+    in a fraction of the calls; :meth:`unfused` tells why one does not.
+
     Args:
         attention: self-attention.
-        feed_forward: ``[T, D] -> [T, D]``, each token on its own.
+        feed_forward: ``[..., D] -> [..., D]``, each token on its own.
         attention_norm, feed_forward_norm: norms over D, e.g. ``nn.LayerNorm(embed_dim)``.
         dropout: on both branches, before they are added.
         drop_path: probability of dropping a branch for a whole sequence.
@@ -54,16 +58,37 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, tokens: TokenBatch, *, mask: Pattern | None = None, tables: Tensor | None = None
-    ) -> TokenBatch:
-        """Packed tokens ``[T, D]`` to the same; ``mask`` and ``tables`` as in :class:`MultiHeadAttention`."""
-        attended = self.attention(
-            tokens.replace(self.attention_norm(tokens.values)), mask=mask, tables=tables
-        )
-        x = tokens.values + self._branch(attended.values, tokens)
-        x = x + self._branch(self.feed_forward(self.feed_forward_norm(x)), tokens)
-        return tokens.replace(x)
+        self, tokens: TokenBatch | Tensor, *, mask: Mask = None, tables: Tensor | None = None
+    ) -> TokenBatch | Tensor:
+        """Packed tokens ``[T, D]`` or dense ``[B, N, D]`` to the same; ``mask`` and ``tables`` as in
+        :class:`MultiHeadAttention`."""
+        if self.unfused(tokens, mask) is None:
+            return fused.run(self._parts(), tokens, mask, tables)
+        if isinstance(tokens, Tensor):
+            attended = self.attention(self.attention_norm(tokens), mask=mask, tables=tables)
+            return self._second(tokens, attended, None)
+        normed = tokens.replace(self.attention_norm(tokens.values))
+        attended = self.attention(normed, mask=mask, tables=tables).values
+        return tokens.replace(self._second(tokens.values, attended, tokens.lengths))
 
-    def _branch(self, x: Tensor, tokens: TokenBatch) -> Tensor:
-        dropped: Tensor = self.drop_path(self.dropout(x), tokens.lengths)
-        return dropped
+    def unfused(self, tokens: TokenBatch | Tensor, mask: Mask = None) -> str | None:
+        """Why these tokens go through the block part by part; ``None`` when they go through one fused node."""
+        return fused.refusal(self._parts(), tokens, mask)
+
+    def _second(self, x: Tensor, attended: Tensor, lengths: Tensor | None) -> Tensor:
+        """What comes after attention; ``lengths`` belong to packed tokens."""
+        x = x + self.drop_path(self.dropout(attended), lengths)
+        result: Tensor = x + self.drop_path(
+            self.dropout(self.feed_forward(self.feed_forward_norm(x))), lengths
+        )
+        return result
+
+    def _parts(self) -> fused.Parts:
+        return fused.Parts(
+            self.attention_norm,
+            self.attention,
+            self.feed_forward_norm,
+            self.feed_forward,
+            self.dropout,
+            self.drop_path,
+        )

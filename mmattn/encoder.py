@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from mmattn.attention import MultiHeadAttention
+from mmattn.backends import Mask
 from mmattn.blocks import Block
-from mmattn.masks import Pattern
 from mmattn.tokens import TokenBatch
 
 
@@ -46,27 +46,30 @@ class Encoder(nn.Module):
         """Width D of the tokens."""
         return cast(Block, self.blocks[0]).attention.embed_dim
 
-    def forward(self, tokens: TokenBatch | Tensor, *, mask: Pattern | None = None) -> TokenBatch | Tensor:
+    def forward(self, tokens: TokenBatch | Tensor, *, mask: Mask = None) -> TokenBatch | Tensor:
         """Packed tokens ``[T, D]`` to the same, or dense ``[B, N, D]`` to the same.
 
-        ``mask`` is a pattern over the positions inside each sequence; see :mod:`mmattn.masks`.
+        ``mask`` is a pattern over the positions inside each sequence, see :mod:`mmattn.masks`, or, dense, a
+        boolean tensor.
         """
-        if isinstance(tokens, Tensor):
-            dense = self._forward(TokenBatch.from_padded(tokens), mask)
-            return dense.values.reshape(tokens.shape)
-        return self._forward(tokens, mask)
-
-    def _forward(self, tokens: TokenBatch, mask: Pattern | None) -> TokenBatch:
         if self.positions is not None:
             tokens = self.positions(tokens)
+        values = tokens if isinstance(tokens, Tensor) else tokens.values
+        coords = (
+            torch.arange(tokens.shape[1], device=tokens.device)[:, None]
+            if isinstance(tokens, Tensor)
+            else tokens.coords
+        )
         made: dict[tuple[int, int], Tensor] = {}  # blocks that share rotary positions share their tables
         for block in self.blocks:
-            attention = cast(MultiHeadAttention, block.attention)
+            attention = cast(Block, block).attention
             rotary, tables = attention.positions, None
             if rotary is not None:
                 key = (id(rotary), attention.head_dim)
                 if key not in made:
-                    made[key] = rotary.tables(tokens.coords, attention.head_dim)
+                    made[key] = rotary.tables(coords, attention.head_dim, values.dtype)
                 tables = made[key]
             tokens = block(tokens, mask=mask, tables=tables)
+        if isinstance(tokens, Tensor):
+            return cast(Tensor, self.norm(tokens))
         return tokens.replace(self.norm(tokens.values))

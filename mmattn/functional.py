@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mmattn import backends
-from mmattn.backends import Backend, Call, Explanation
-from mmattn.backends.base import Mask
+from mmattn.backends import Backend, Bias, Call, Explanation, Mask, Terms
 from mmattn.masks import Pattern
 
 Lengths = Tensor | Sequence[int]
@@ -22,14 +22,21 @@ def attend(
     v: Tensor,
     *,
     mask: Mask = None,
-    bias: Tensor | None = None,
+    bias: Bias = None,
     scale: float | None = None,
+    soft_cap: float | None = None,
+    sinks: Tensor | None = None,
     dropout: float = 0.0,
     q_lengths: Lengths | None = None,
     k_lengths: Lengths | None = None,
+    q_coords: Tensor | None = None,
+    k_coords: Tensor | None = None,
     backend: str | Backend = "auto",
 ) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017) with H heads of width K.
+
+    The products of queries and keys are scaled, capped, biased, masked, put through a softmax (with the sinks)
+    and dropped, in this order.
 
     Args:
         q: queries, dense ``[B, H, N, K]``, or packed ``[T, H, K]`` with ``q_lengths``.
@@ -37,12 +44,19 @@ def attend(
             head of keys serves H / H_kv neighbouring heads of queries (grouped-query attention).
         mask: who may attend to whom: a :class:`~mmattn.masks.Pattern` or, dense only, a boolean tensor that
             broadcasts to ``[B, H, N, M]``, True = attend. In a packed call it holds inside each sequence.
-        bias: added to the scaled logits: broadcasts to ``[B, H, N, M]``; packed, ``[H, N_max, M_max]``
-            (or ``[1, N_max, M_max]``), cut to the lengths of each sequence.
+        bias: added to the logits: broadcasts to ``[B, H, N, M]``; packed, ``[H, N_max, M_max]`` (or
+            ``[1, N_max, M_max]``), cut to the lengths of each sequence; or a function of the coordinates,
+            such as :class:`~mmattn.ALiBi`.
         scale: factor on the logits; ``None`` is ``K ** -0.5``; 0 weighs all allowed keys alike.
+        soft_cap: logits become ``soft_cap * tanh(logits / soft_cap)`` (Gemma 2).
+        sinks: ``[H]``, one more logit for each head, to which no value belongs: what goes there leaves the
+            weights of the keys adding up to less than 1 (gpt-oss).
         dropout: probability of dropping a weight, in [0, 1).
         q_lengths: ``[B]``: packed call; tokens of each sequence among the queries.
         k_lengths: ``[B]``: the same for the keys; ``None`` takes ``q_lengths``.
+        q_coords, k_coords: where the tokens stand, for patterns and biases that ask: ``[N, A]`` or
+            ``[B, N, A]``, packed ``[T, A]``; ``None`` counts 0, 1, 2, ..., in a dense call with the last query
+            beside the last key.
         backend: ``"auto"``, a name, or a :class:`~mmattn.backends.Backend`.
 
     Returns:
@@ -57,39 +71,12 @@ def attend(
         >>> attend(q, k, v, q_lengths=[3, 2]).shape
         torch.Size([5, 2, 8])
     """
-    if q_lengths is None and k_lengths is not None:
-        raise ValueError("k_lengths needs q_lengths: got k_lengths alone")
-    _check_tensors(q, k, v, mask, dropout, q_lengths is not None)
-    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
-    chosen, _ = backends.choose(_describe(q, k, v, mask, bias, dropout, q_lengths is not None), backend)
-    if q_lengths is None:
-        dense_mask = mask.dense(q.shape[2], k.shape[2], q.device) if isinstance(mask, Pattern) else mask
-        return chosen.dense(q, k, v, mask=dense_mask, bias=bias, scale=scale, dropout=dropout)
-    of_q = _checked_lengths("q_lengths", q_lengths, len(q))
-    of_k = of_q if k_lengths is None else _checked_lengths("k_lengths", k_lengths, len(k))
-    if len(of_q) != len(of_k):
-        raise ValueError(f"q_lengths and k_lengths must be equally many: got {len(of_q)} and {len(of_k)}")
-    if len(k) != sum(of_k):
-        raise ValueError(f"k must have the {sum(of_k)} tokens of its lengths: got {len(k)}")
-    if isinstance(mask, Tensor):
-        raise ValueError("a packed call takes a Pattern as mask: got a tensor")
-    if mask is not None and mask.per_sequence:
-        raise ValueError(f"a packed call takes a Pattern that is the same for each sequence: got {mask!r}")
-    _check_packed_bias(bias, of_q, of_k)
-    return chosen.packed(q, k, v, of_q, of_k, mask=mask, bias=bias, scale=scale, dropout=dropout)
-
-
-def attention_weights(
-    q: Tensor, k: Tensor, *, mask: Mask = None, bias: Tensor | None = None, scale: float | None = None
-) -> Tensor:
-    """The weights ``[B, H, N, M]`` that :func:`attend` gives to the keys, for dense q and k.
-
-    Each row adds up to 1; the row of a query that may attend to nothing is all zeros.
-    """
-    _check_tensors(q, k, k, mask, 0.0, False)
-    dense_mask = mask.dense(q.shape[2], k.shape[2], q.device) if isinstance(mask, Pattern) else mask
-    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
-    return backends.attention_weights(q, k, mask=dense_mask, bias=bias, scale=scale)
+    terms = Terms(_scale(q, scale), mask, bias, soft_cap, sinks, dropout, q_coords, k_coords)
+    call, of_q, of_k = _checked(q, k, v, terms, q_lengths, k_lengths)
+    chosen = backends.choose(call, backend)
+    if of_q is None or of_k is None:
+        return chosen.dense(q, k, v, call.terms)
+    return chosen.packed(q, k, v, of_q, of_k, call.terms)
 
 
 def explain(
@@ -98,42 +85,76 @@ def explain(
     v: Tensor,
     *,
     mask: Mask = None,
-    bias: Tensor | None = None,
+    bias: Bias = None,
     scale: float | None = None,
+    soft_cap: float | None = None,
+    sinks: Tensor | None = None,
     dropout: float = 0.0,
     q_lengths: Lengths | None = None,
     k_lengths: Lengths | None = None,
+    q_coords: Tensor | None = None,
+    k_coords: Tensor | None = None,
     backend: str | Backend = "auto",
 ) -> Explanation:
     """Which backend :func:`attend` would take for these very arguments, and why not another.
 
     Raises:
-        ValueError: as :func:`attend`, where shapes do not fit or the backend asked for cannot run the call.
+        ValueError: as :func:`attend`.
     """
+    terms = Terms(_scale(q, scale), mask, bias, soft_cap, sinks, dropout, q_coords, k_coords)
+    return backends.explain(_checked(q, k, v, terms, q_lengths, k_lengths)[0], backend)
+
+
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    *,
+    mask: Mask = None,
+    bias: Bias = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+    sinks: Tensor | None = None,
+    q_coords: Tensor | None = None,
+    k_coords: Tensor | None = None,
+) -> Tensor:
+    """The weights ``[B, H, N, M]`` that :func:`attend` gives to the keys, for dense q and k.
+
+    Each row adds up to 1, or less where a sink takes part; the row of a query that may attend to nothing is all
+    zeros.
+    """
+    terms = Terms(_scale(q, scale), mask, bias, soft_cap, sinks, 0.0, q_coords, k_coords)
+    return backends.attention_weights(q, k, _checked(q, k, k, terms, None, None)[0].terms)
+
+
+def _scale(q: Tensor, scale: float | None) -> float:
+    return 1.0 / math.sqrt(max(q.shape[-1], 1)) if scale is None else float(scale)
+
+
+def _checked(
+    q: Tensor, k: Tensor, v: Tensor, terms: Terms, q_lengths: Lengths | None, k_lengths: Lengths | None
+) -> tuple[Call, tuple[int, ...] | None, tuple[int, ...] | None]:
+    """The call, with the coordinates that a pattern or bias needs, and the lengths of a packed one."""
     packed = q_lengths is not None
-    _check_tensors(q, k, v, mask, dropout, packed)
-    return backends.choose(_describe(q, k, v, mask, bias, dropout, packed), backend)[1]
+    if k_lengths is not None and not packed:
+        raise ValueError("k_lengths needs q_lengths: got k_lengths alone")
+    _check_tensors(q, k, v, packed)
+    _check_terms(terms, q.shape[1])
+    if q_lengths is None:
+        of_q = of_k = None
+        n, m, same = q.shape[2], k.shape[2], q.shape[2] == k.shape[2]
+    else:
+        of_q, of_k = _checked_lengths(q_lengths, k_lengths, q.shape[0], k.shape[0])
+        n, m, same = max(of_q, default=0), max(of_k, default=0), of_q == of_k
+        _check_packed(terms, of_q, of_k)
+    if _asks_for_coords(terms):
+        terms = _with_coords(terms, q, k, of_q, of_k)
+    grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    heads = q.shape[1], k.shape[1]  # the axis of the heads, dense [B, H, N, K] and packed [T, H, K] alike
+    call = Call(packed, *heads, q.shape[-1], n, m, same, v.dtype, q.device, grad, terms)
+    return call, of_q, of_k
 
 
-def _describe(
-    q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None, dropout: float, packed: bool
-) -> Call:
-    heads = 1  # the axis of the heads, dense [B, H, N, K] and packed [T, H, K] alike
-    return Call(
-        packed=packed,
-        num_heads=q.shape[heads],
-        num_kv_heads=k.shape[heads],
-        head_dim=q.shape[-1],
-        dtype=q.dtype,
-        device=q.device,
-        mask=mask is not None,
-        bias=bias is not None,
-        dropout=dropout,
-        grad=torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad),
-    )
-
-
-def _check_tensors(q: Tensor, k: Tensor, v: Tensor, mask: Mask, dropout: float, packed: bool) -> None:
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
     form, ndim = ("[T, H, K] (packed)", 3) if packed else ("[B, H, N, K] (dense; packed needs q_lengths)", 4)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != ndim:
@@ -146,17 +167,38 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor, mask: Mask, dropout: float, 
         raise ValueError(
             f"num_kv_heads must divide num_heads: got num_heads={q.shape[1]}, num_kv_heads={k.shape[1]}"
         )
-    if not packed and len(q) != len(k):
-        raise ValueError(f"q and k must have the same batch size: got {len(q)} and {len(k)}")
-    if isinstance(mask, Tensor) and mask.dtype != torch.bool:
+    if not packed and q.shape[0] != k.shape[0]:
+        raise ValueError(f"q and k must have the same batch size: got {q.shape[0]} and {k.shape[0]}")
+
+
+def _check_terms(terms: Terms, num_heads: int) -> None:
+    if isinstance(terms.mask, Tensor) and terms.mask.dtype != torch.bool:
         raise TypeError(
-            f"a mask tensor must be boolean, True = attend (numbers are a bias): got {mask.dtype}"
+            f"a mask tensor must be boolean, True = attend (numbers are a bias): got {terms.mask.dtype}"
         )
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout must lie in [0, 1): got {dropout}")
+    if not 0.0 <= terms.dropout < 1.0:
+        raise ValueError(f"dropout must lie in [0, 1): got {terms.dropout}")
+    if terms.soft_cap is not None and not terms.soft_cap > 0:
+        raise ValueError(f"soft_cap must be above 0: got {terms.soft_cap}")
+    if terms.sinks is not None and terms.sinks.shape != (num_heads,):
+        raise ValueError(
+            f"sinks must be one for each of {num_heads} heads: got shape {list(terms.sinks.shape)}"
+        )
 
 
-def _checked_lengths(name: str, lengths: Lengths, total: int) -> tuple[int, ...]:
+def _checked_lengths(
+    q_lengths: Lengths, k_lengths: Lengths | None, q_total: int, k_total: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    of_q = _as_sizes("q_lengths", q_lengths, q_total)
+    of_k = of_q if k_lengths is None else _as_sizes("k_lengths", k_lengths, k_total)
+    if len(of_q) != len(of_k):
+        raise ValueError(f"q_lengths and k_lengths must be equally many: got {len(of_q)} and {len(of_k)}")
+    if k_lengths is None and k_total != q_total:
+        raise ValueError(f"k must have the {q_total} tokens of its lengths: got {k_total}")
+    return of_q, of_k
+
+
+def _as_sizes(name: str, lengths: Lengths, total: int) -> tuple[int, ...]:
     sizes = tuple(lengths.tolist()) if isinstance(lengths, Tensor) else tuple(lengths)
     if min(sizes, default=0) < 0:
         raise ValueError(f"{name} must not be negative: got {min(sizes)}")
@@ -165,12 +207,68 @@ def _checked_lengths(name: str, lengths: Lengths, total: int) -> tuple[int, ...]
     return sizes
 
 
-def _check_packed_bias(bias: Tensor | None, of_q: Sequence[int], of_k: Sequence[int]) -> None:
-    if bias is None:
-        return
+def _check_packed(terms: Terms, of_q: Sequence[int], of_k: Sequence[int]) -> None:
+    if isinstance(terms.mask, Tensor):
+        raise ValueError("a packed call takes a Pattern as mask: got a tensor")
     longest = (max(of_q, default=0), max(of_k, default=0))
-    if bias.ndim != 3 or bias.shape[1] < longest[0] or bias.shape[2] < longest[1]:
+    bias = terms.bias
+    if isinstance(bias, Tensor) and (
+        bias.ndim != 3 or bias.shape[1] < longest[0] or bias.shape[2] < longest[1]
+    ):
         raise ValueError(
             f"a packed call takes a bias [H, N, M] of at least N={longest[0]}, M={longest[1]}: "
             f"got shape {list(bias.shape)}"
         )
+
+
+def _asks_for_coords(terms: Terms) -> bool:
+    function = terms.bias is not None and not isinstance(terms.bias, Tensor)
+    return function or (isinstance(terms.mask, Pattern) and terms.mask.uses_coords)
+
+
+def _with_coords(
+    terms: Terms, q: Tensor, k: Tensor, of_q: tuple[int, ...] | None, of_k: tuple[int, ...] | None
+) -> Terms:
+    """The terms with coordinates, counted where there are none, and a packed bias drawn once where that will do."""
+    q_coords, k_coords = terms.q_coords, terms.k_coords
+    if of_q is None or of_k is None:
+        n, m = q.shape[2], k.shape[2]
+        q_coords = torch.arange(m - n, m, device=q.device)[:, None] if q_coords is None else q_coords
+        k_coords = torch.arange(m, device=q.device)[:, None] if k_coords is None else k_coords
+        _check_coords(q_coords, n, "q_coords", "[N, A] or [B, N, A]")
+        _check_coords(k_coords, m, "k_coords", "[M, A] or [B, M, A]")
+        return replace(terms, q_coords=q_coords, k_coords=k_coords)
+    q_coords = _counted(of_q, q.device) if q_coords is None else q_coords
+    k_coords = _counted(of_k, q.device) if k_coords is None else k_coords
+    _check_coords(q_coords, q.shape[0], "q_coords", "[T, A]")
+    _check_coords(k_coords, k.shape[0], "k_coords", "[T, A]")
+    terms = replace(terms, q_coords=q_coords, k_coords=k_coords)
+    if terms.bias is None or isinstance(terms.bias, Tensor):
+        return terms
+    q_longest, k_longest = _common(q_coords, of_q), _common(k_coords, of_k)
+    if q_longest is None or k_longest is None:
+        return terms  # sequence by sequence
+    return replace(terms, bias=terms.bias(q_longest, k_longest))
+
+
+def _check_coords(coords: Tensor, tokens: int, name: str, form: str) -> None:
+    if coords.ndim < 2 or coords.shape[-2] != tokens:
+        raise ValueError(f"{name} must be {form} with {tokens} tokens: got shape {list(coords.shape)}")
+
+
+def _counted(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """0, 1, 2, ... inside each sequence, ``[T, 1]``."""
+    sizes = torch.tensor(lengths, dtype=torch.long)
+    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return (torch.arange(int(sizes.sum())) - starts)[:, None].to(device)
+
+
+def _common(coords: Tensor, lengths: tuple[int, ...]) -> Tensor | None:
+    """The coordinates of the longest sequence, if those of all others are their beginning."""
+    if not lengths:
+        return None
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    begin = sum(lengths[:longest])
+    line = coords[begin : begin + lengths[longest]]
+    places = _counted(lengths, coords.device)[:, 0]
+    return line if torch.equal(line[places], coords) else None

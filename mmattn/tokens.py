@@ -55,8 +55,9 @@ class TokenBatch:
     def _trusted(cls, values: Tensor, like: TokenBatch) -> TokenBatch:
         """Same sequences with other values; shares what was derived from the lengths."""
         new = cls.__new__(cls)
-        new.__dict__.update(like.__dict__)
-        new.values = values
+        new.values, new.lengths, new.coords = values, like.lengths, like.coords
+        if not torch.compiler.is_compiling():  # which cannot trace it, and has no use for it
+            new.__dict__.update({name: like.__dict__[name] for name in _DERIVED if name in like.__dict__})
         return new
 
     @classmethod
@@ -225,6 +226,10 @@ class TokenBatch:
             f"TokenBatch({len(self)} sequences, {len(self.values)} tokens, {spread}, "
             f"values {list(self.values.shape)} {kind}, coords {list(self.coords.shape)}, {self.device})"
         )
+
+
+#: What a batch computes from its lengths once and shares with batches of other values.
+_DERIVED = ("sizes", "_starts", "segment_ids")
 
 
 def _as_lengths(lengths: Tensor | Sequence[int]) -> Tensor:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmattn import Causal, KeyLengths, Pattern, Segments, Window, from_attention_mask, from_key_padding_mask
+from mmattn import (
+    Causal,
+    KeyLengths,
+    Neighbourhood,
+    Pattern,
+    Prefix,
+    Segments,
+    Window,
+    from_attention_mask,
+    from_key_padding_mask,
+)
 
 N, M = 5, 7
 
@@ -89,8 +99,8 @@ def test_per_sequence_spreads_through_the_algebra():
 
 def test_a_pattern_of_ones_own_joins_in():
     class EveryThird(Pattern):
-        def allowed(self, query, key, num_queries, num_keys):
-            return (key % 3 == 0) & (query >= 0)
+        def allowed(self, pairs):
+            return (pairs.key % 3 == 0) & (pairs.query >= 0)
 
     assert (EveryThird() & Causal()).dense(N, M).tolist() == by_loop(
         lambda i, j: j % 3 == 0 and j <= i + M - N
@@ -121,8 +131,29 @@ def test_from_attention_mask(dtype):
         (r"lengths must not be negative: got -3", lambda: KeyLengths((2, -3))),
         (r"lengths must not exceed the 7 keys: got 11", lambda: KeyLengths((2, 11)).dense(N, M)),
         (
-            r"segments must cover 5 queries and 7 keys: got 3 and 3",
+            r"segments must cover 5 queries and 7 keys: got 3 tokens",
             lambda: Segments(((0, 0, 1),)).dense(N, M),
+        ),
+        (r"length must not be negative: got -1", lambda: Prefix(-1)),
+        (r"length must not be negative: got -3", lambda: Prefix((2, -3))),
+        (r"length must be one for each sequence: got 2, asked for 2", lambda: Prefix((2, 3)).select([0, 2])),
+        (r"lengths must be one for each sequence: got 1, asked for 4", lambda: KeyLengths((2,)).select([4])),
+        (r"queries must be one for each sequence: got 1, asked for 1", lambda: Segments(((0,),)).select([1])),
+        (
+            r"keys must be one for each sequence: got 1, asked for 1",
+            lambda: Segments(((0,), (0,)), ((1,),)).select([1]),
+        ),
+        (r"radius must be one number from 0 for each axis: got \(\)", lambda: Neighbourhood(())),
+        (r"radius must be one number from 0 for each axis: got \(1, -2\)", lambda: Neighbourhood((1, -2))),
+        (
+            r"Neighbourhood needs the coordinates of queries and keys: got none",
+            lambda: Neighbourhood((1,)).dense(N, M),
+        ),
+        (
+            r"radius must have one number for each axis: got 1 for 2 axes",
+            lambda: Neighbourhood((1,)).dense(
+                N, M, query_coords=torch.zeros(N, 2), key_coords=torch.zeros(M, 2)
+            ),
         ),
         (
             r"must be boolean \[B, M\], True = ignore: got torch.int64",

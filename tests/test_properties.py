@@ -1,121 +1,130 @@
-"""Random shapes, lengths and masks: every backend against its float64 twin, forward and backward."""
+"""Random calls of every kind, on every backend against the formula in float64; and token batches."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from mmattn import Causal, Pattern, TokenBatch, Window, attend
-from mmattn.backends import BACKENDS
+from benchmarks.properties import BiasTensor, Case, MaskTensor, __main__, cases, check, judge, long_windows
+from mmattn import Causal, TokenBatch, Window
+from mmattn.backends import MathBackend
 
-NAMES = [backend.name for backend in BACKENDS]
 seeds = st.integers(0, 2**31 - 1)
-heads = st.sampled_from([(1, 1), (3, 3), (6, 2), (5, 1)])
-patterns = st.sampled_from(
-    [None, Causal(), Causal("top-left"), Window(2, 0), Window(0, 1) | Causal("top-left")]
+slow_to_draw = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+@settings(slow_to_draw, max_examples=600)
+@given(cases())
+def test_every_backend_is_right_on_any_call(case):
+    check(case)
+
+
+@settings(slow_to_draw, max_examples=200)
+@given(long_windows())
+def test_windows_longer_than_a_block(case):
+    check(case)
+
+
+PLAIN = Case(3, False, (5, 5), (7, 7), (6, 2), 9, "float32", True)
+
+
+def changed(**options) -> Case:
+    return Case(**({name: getattr(PLAIN, name) for name in Case.__dataclass_fields__} | options))
+
+
+class Wrong(MathBackend):
+    """A backend with a small fault of one's choice."""
+
+    name = "wrong"
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def dense(self, q, k, v, terms):
+        return self.fault(super().dense, q, k, v, terms)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "fault"),
+    [
+        (r"wrong: out at ", {}, lambda f, q, k, v, t: f(q, k, v, t) * (1 + 1e-3)),
+        (r"wrong: out at ", {"dtype": "bfloat16"}, lambda f, q, k, v, t: f(q, k, v, t) * 1.1),
+        (r"wrong: out at ", {"dtype": "float64"}, lambda f, q, k, v, t: f(q.float(), k.float(), v, t)),
+        (r"wrong: gradient of q at ", {}, lambda f, q, k, v, t: f(q * 1.01 - q.detach() * 0.01, k, v, t)),
+        (r"wrong: gradient of k at ", {"packed": True}, lambda f, q, k, v, t: f(q, k.detach(), v, t)),
+        (r"wrong: out: shape ", {"grad": False}, lambda f, q, k, v, t: f(q, k, v, t)[:1]),
+        (r"wrong: the result is torch.float64", {}, lambda f, q, k, v, t: f(q, k, v, t).double()),
+        (
+            r"wrong: out: \d+ of 540 are not finite",
+            {"mask": Window(0, 0, "top-left"), "poison": float("nan")},
+            lambda f, q, k, v, t: f(q, k, v, t) + 0 * v.sum(),
+        ),
+        (
+            r"wrong: gradient of bias at ",
+            {"bias": BiasTensor((True, False, True, True), 0, True, 0.1, True, 0)},
+            lambda f, q, k, v, t: f(q, k, v, t) + only_gradient(t.bias.nan_to_num(neginf=0)),
+        ),
+        (
+            r"wrong: gradient of sinks at ",
+            {"sinks": True},
+            lambda f, q, k, v, t: f(q, k, v, t) + only_gradient(t.sinks),
+        ),
+        (
+            r"wrong: gradient of table at ",
+            {"bias": "GridBias"},
+            lambda f, q, k, v, t: f(q, k, v, t) + only_gradient(t.drawn_bias()),
+        ),
+    ],
 )
+def test_a_fault_is_found(monkeypatch, text, options, fault):
+    monkeypatch.setitem(judge.BACKENDS, "wrong", Wrong(fault))
+    assert check(changed(**options), ("math",)) == ["math"]
+    with pytest.raises(AssertionError, match=text):
+        check(changed(**options), ("wrong",))
 
 
-def run(
-    backend: str, dtype: torch.dtype, tensors: list[Tensor], bias: Tensor | None, **options
-) -> list[Tensor]:
-    """The output and the gradients of q, k, v and the bias."""
-    leaves = [x.detach().to(dtype).requires_grad_() for x in tensors + ([] if bias is None else [bias])]
-    q, k, v = leaves[:3]
-    out = attend(q, k, v, bias=leaves[3] if bias is not None else None, backend=backend, **options)
-    (out * torch.linspace(-1, 2, out.numel(), dtype=dtype).reshape(out.shape)).sum().backward()
-    return [out, *(x.grad if x.grad is not None else torch.zeros_like(x) for x in leaves)]
+def only_gradient(x):
+    """0, with a gradient where none belongs."""
+    return 1e-3 * (x - x.detach()).sum()
 
 
-def assert_agree(tensors: list[Tensor], bias: Tensor | None, **options) -> None:
-    want = run("math", torch.float64, tensors, bias, **options)
-    assert all(x.isfinite().all() for x in want)
-    for name in NAMES:
-        got = run(name, torch.float32, tensors, bias, **options)
-        for one, other in zip(got, want, strict=True):
-            torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+def test_a_case_says_what_it_is():
+    assert PLAIN.kind == "dense, no mask"
+    assert changed(packed=True, mask=Causal(), bias="ALiBi").kind == "packed, pattern, bias ALiBi"
+    mask = MaskTensor((True, True, True, True), 0, 0.5)
+    assert changed(mask=mask).kind == "dense, mask tensor"
 
 
-@given(
-    seeds, heads, st.integers(1, 3), st.integers(1, 11), st.integers(0, 13), st.integers(1, 9),
-    st.sampled_from([None, (1, 1), (1, 0), (0, 1)]), st.booleans(), st.sampled_from([None, 0.0, 0.4]),
-)  # fmt: skip
-def test_dense(seed, heads, b, n, m, width, mask_axes, with_bias, scale):
-    torch.manual_seed(seed)
-    h, h_kv = heads
-    tensors = [torch.randn(b, h, n, width), torch.randn(b, h_kv, m, width), torch.randn(b, h_kv, m, width)]
-    mask = None
-    if mask_axes is not None:
-        mask = torch.rand(b if mask_axes[0] else 1, h if mask_axes[1] else 1, n, m) < 0.5
-        mask[:, :, 0] = False  # a query without any key
-    bias = torch.randn(h, n, m) if with_bias else None
-    assert_agree(tensors, bias, mask=mask, scale=scale)
-    if mask is not None:
-        for name in NAMES:
-            out, q_grad, *_ = run(name, torch.float32, tensors, bias, mask=mask, scale=scale)
-            assert not out[:, :, 0].any()
-            assert not q_grad[:, :, 0].any()
+def test_the_command_counts_its_cases_and_ends_with_the_bars(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "bars.json"
+    assert __main__.main(["--cases", "3", "--seed", "5", "--out", str(out)]) == 1  # too few cases
+    first = capsys.readouterr().out
+    assert "| math | 3 |" in first
+    assert "| cases | 3 | >= 1e+04 | no | seed 5" in first
+    assert first.endswith("bars: 1 of 2 hold\n")
+    assert out.is_file()
+
+    def fails(case):
+        raise AssertionError("no good")
+
+    monkeypatch.setattr(__main__, "check", fails)
+    __main__.main(["--cases", "2", "--seed", "5"])
+    told = capsys.readouterr().out
+    assert "AssertionError: no good\n    check(Case(seed=" in told
+    assert told.endswith("bars: 0 of 2 hold\n")
 
 
-lengths = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 11)), min_size=1, max_size=5)
+def test_the_same_seed_draws_the_same_cases(monkeypatch):
+    def drawn(seed):
+        seen = []
+        monkeypatch.setattr(__main__, "check", lambda case: seen.append(repr(case)) or [])
+        __main__.run(7, seed)
+        return seen
 
-
-@given(seeds, heads, lengths, st.integers(1, 9), patterns, st.booleans())
-def test_packed(seed, heads, lengths, width, mask: Pattern | None, with_bias):
-    torch.manual_seed(seed)
-    h, h_kv = heads
-    of_q, of_k = [n for n, _ in lengths], [m for _, m in lengths]
-    tensors = [
-        torch.randn(sum(of_q), h, width),
-        torch.randn(sum(of_k), h_kv, width),
-        torch.randn(sum(of_k), h_kv, width),
-    ]
-    bias = torch.randn(h, 7, 11) if with_bias else None
-    assert_agree(tensors, bias, mask=mask, q_lengths=of_q, k_lengths=of_k)
-
-
-@given(seeds, lengths, st.integers(1, 7))
-def test_packed_sequences_are_alone(seed, lengths, width):
-    torch.manual_seed(seed)
-    of_q, of_k = [n for n, _ in lengths], [m for _, m in lengths]
-    q, k, v = (torch.randn(sum(n), 3, width) for n in (of_q, of_k, of_k))
-    for name in NAMES:
-        whole = attend(q, k, v, q_lengths=of_q, k_lengths=of_k, backend=name)
-        parts = zip(whole.split(of_q), q.split(of_q), k.split(of_k), v.split(of_k), strict=True)
-        for got, *alone in parts:
-            want = attend(*(x.transpose(0, 1)[None] for x in alone), backend=name)[0].transpose(0, 1)
-            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("backend", NAMES)
-def test_gradcheck(backend):
-    q, k, v = (
-        torch.randn(1, h, n, 3, dtype=torch.float64, requires_grad=True) for h, n in ((2, 5), (1, 4), (1, 4))
-    )
-    bias = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
-    mask = torch.rand(5, 4) < 0.6
-    mask[2] = False
-
-    def call(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        return attend(q, k, v, mask=mask, bias=bias, backend=backend)
-
-    assert torch.autograd.gradcheck(call, (q, k, v, bias))
-
-
-@pytest.mark.parametrize("backend", NAMES)
-@pytest.mark.parametrize("mask", [None, Causal("top-left")])
-def test_gradcheck_packed(backend, mask):
-    of_q, of_k = [2, 3, 0, 1, 3, 2], [4, 5, 2, 0, 5, 3]
-    q = torch.randn(sum(of_q), 2, 3, dtype=torch.float64, requires_grad=True)
-    k, v = (torch.randn(sum(of_k), 1, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-
-    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attend(q, k, v, mask=mask, q_lengths=of_q, k_lengths=of_k, backend=backend)
-
-    assert torch.autograd.gradcheck(call, (q, k, v))
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len(set(drawn(1))) == 7
 
 
 @given(seeds, st.lists(st.integers(0, 7), max_size=5), st.data())

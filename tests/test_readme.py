@@ -28,3 +28,14 @@ def test_the_python_of_the_readme_runs(capsys):
 @pytest.mark.parametrize("path", sorted({*re.findall(r"(?:\(|--config )([\w/]+\.(?:md|png|yaml))", README)}))
 def test_files_that_the_readme_names_are_there(path):
     assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("page", ["attention.md", "masks.md"])
+def test_the_python_of_a_page_runs(page):
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    assert blocks
+    namespace: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, namespace)

@@ -1,15 +1,18 @@
-"""Ways to compute attention: one file each; ``choose`` picks one and says why."""
+"""Ways to compute attention: one file each; ``choose`` picks one, ``explain`` says why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmattn.backends.base import Backend, Call
+from mmattn.backends.base import Backend, Bias, BiasFunction, Call, Mask, Terms
+from mmattn.backends.cpu import Calibration, CpuBackend, use_calibration
+from mmattn.backends.flex import FlexBackend
 from mmattn.backends.math import MathBackend, attention_weights
 from mmattn.backends.sdpa import SdpaBackend
+from mmattn.backends.varlen import VarlenBackend
 
-#: In order of preference: ``auto`` takes the first that does not refuse.
-BACKENDS: tuple[Backend, ...] = (SdpaBackend(), MathBackend())
+#: In order of preference: ``auto`` takes the first that neither refuses nor declines.
+BACKENDS: tuple[Backend, ...] = (CpuBackend(), VarlenBackend(), FlexBackend(), SdpaBackend(), MathBackend())
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,43 @@ class Explanation:
         return "\n".join(lines + [f"not {name}: {why}" for name, why in self.others.items()])
 
 
-def choose(call: Call, backend: str | Backend = "auto") -> tuple[Backend, Explanation]:
-    """The backend for a call, with its explanation.
+def choose(call: Call, backend: str | Backend = "auto") -> Backend:
+    """The backend for a call.
 
     Raises:
         ValueError: the name is unknown, or the backend asked for cannot run the call; the message says why.
     """
+    if backend == "auto":
+        for candidate in BACKENDS:
+            if candidate.refusal(call) is None and candidate.reluctance(call) is None:
+                return candidate
+        reasons = "; ".join(f"{b.name}: {b.refusal(call) or b.reluctance(call)}" for b in BACKENDS)
+        raise ValueError(f"no backend can run this call: {reasons}")
+    check_name(backend)
+    chosen = next(b for b in BACKENDS if b.name == backend) if isinstance(backend, str) else backend
+    refusal = chosen.refusal(call)
+    if refusal is not None:
+        raise ValueError(f"backend {chosen.name!r} cannot run this call: {refusal}")
+    return chosen
+
+
+def explain(call: Call, backend: str | Backend = "auto") -> Explanation:
+    """What :func:`choose` would take, and why not another.
+
+    Raises:
+        ValueError: as :func:`choose`.
+    """
+    chosen = choose(call, backend)
+    others = [b for b in BACKENDS if b is not chosen]
     if backend != "auto":
-        return _forced(call, backend)
-    refusals: dict[str, str] = {}
-    for position, candidate in enumerate(BACKENDS):
-        refusal = candidate.refusal(call)
-        if refusal is None:
-            later = {
-                b.name: f"{candidate.name} comes first: {candidate.merit(call)}"
-                for b in BACKENDS[position + 1 :]
-            }
-            return candidate, Explanation(candidate.name, candidate.merit(call), refusals | later)
-        refusals[candidate.name] = refusal
-    raise ValueError("no backend can run this call: " + "; ".join(f"{k}: {v}" for k, v in refusals.items()))
+        return Explanation(
+            chosen.name, "it was asked for", {b.name: f"{chosen.name} was asked for" for b in others}
+        )
+    merit = chosen.merit(call)
+    reasons = {
+        b.name: b.refusal(call) or b.reluctance(call) or f"{chosen.name} comes first: {merit}" for b in others
+    }
+    return Explanation(chosen.name, merit, reasons)
 
 
 def check_name(backend: str | Backend) -> None:
@@ -65,25 +86,24 @@ def check_name(backend: str | Backend) -> None:
         )
 
 
-def _forced(call: Call, backend: str | Backend) -> tuple[Backend, Explanation]:
-    check_name(backend)
-    if isinstance(backend, str):
-        backend = next(b for b in BACKENDS if b.name == backend)
-    refusal = backend.refusal(call)
-    if refusal is not None:
-        raise ValueError(f"backend {backend.name!r} cannot run this call: {refusal}")
-    others = {b.name: f"{backend.name} was asked for" for b in BACKENDS if b.name != backend.name}
-    return backend, Explanation(backend.name, "it was asked for", others)
-
-
 __all__ = [
     "BACKENDS",
     "Backend",
+    "Bias",
+    "BiasFunction",
+    "Calibration",
     "Call",
+    "CpuBackend",
     "Explanation",
+    "FlexBackend",
+    "Mask",
     "MathBackend",
     "SdpaBackend",
+    "Terms",
+    "VarlenBackend",
     "attention_weights",
     "check_name",
     "choose",
+    "explain",
+    "use_calibration",
 ]

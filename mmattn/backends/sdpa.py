@@ -2,119 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmattn.backends.base import Backend, Call, repeat_heads
-from mmattn.backends.packed_cpu import PackedAttention, plan
-from mmattn.masks import Pattern
-
-#: Below this many keys the CPU kernel's bf16 backward is several times slower than its fp32 one.
-_SHORT = 512
+from mmattn.backends.base import Backend, Call, Terms, fold_heads, repeat_heads, trimmed_band
+from mmattn.backends.unseen import crop, nothing, shield
+from mmattn.masks import Band
 
 
 class SdpaBackend(Backend):
-    """``torch.nn.functional.scaled_dot_product_attention``; packed tokens go in groups of
-    (nearly) equal length.
-
-    On a CPU, half-precision training over fewer than 512 keys is computed in float32: torch's backward
-    kernel for bfloat16 is several times slower there.
-    """
+    """``torch.nn.functional.scaled_dot_product_attention``; packed tokens go in runs of equal length."""
 
     name = "sdpa"
 
     def refusal(self, call: Call) -> str | None:
         if not call.dtype.is_floating_point:
             return f"it needs a floating-point dtype, got {call.dtype}"
+        if call.terms.soft_cap is not None:
+            return "torch's kernels have no soft cap"
+        if call.terms.sinks is not None and call.terms.scale == 0:
+            return "its sinks are a feature of the keys, which a scale of 0 would take away"
         return None
 
     def merit(self, call: Call) -> str:
-        if call.dropout:
-            return "torch's fused attention (on a CPU, dropout of weights takes torch's unfused path)"
+        if call.terms.dropout and call.device.type == "cpu":
+            return "torch's attention, unfused, since no fused kernel on a CPU drops weights"
+        if call.band == Band(None, 0):
+            return "torch's fused attention, causal without a mask"
+        if call.terms.bias is not None and call.bias_grad:
+            return "torch's attention with the gradient of the bias, for which it may store the N x M weights"
+        if call.terms.mask is not None or call.terms.bias is not None:
+            return "torch's fused attention with a drawn N x M mask"
         return "torch's fused attention, which never stores the N x M weights"
 
-    def dense(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        mask: Tensor | None,
-        bias: Tensor | None,
-        scale: float,
-        dropout: float,
-    ) -> Tensor:
-        if k.shape[2] == 0 or q.shape[2] == 0:
-            return q * 0 + (k.sum() + v.sum()) * 0  # no key to attend to: zeros that still carry gradients
-        k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
-        dead = None
+    def dense(self, q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
+        inside = crop(q, k, v, terms)
+        return inside.widen(self._dense(*inside[:4]))
+
+    def _dense(self, q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
+        n, m = q.shape[2], k.shape[2]
+        if n == 0 or m == 0:
+            return nothing(q, k, v)
+        band = trimmed_band(terms.mask, n, m)
+        # torch's kernels on a CPU hide keys before they scale, and -inf * 0 is NaN
+        causal = band == Band(None, 0) and terms.bias is None and terms.sinks is None and terms.scale > 0
+        mask = None if causal or band == Band(None, None) else terms.drawn_mask(n, m, q.device)
+        bias, shape = terms.drawn_bias(), q.shape
+        add, dead, grouped = None, None, q.shape[1] != k.shape[1]
+        if grouped and not causal and mask is None and bias is None and terms.sinks is None:
+            q, grouped = fold_heads(q, k.shape[1]), False
+        if q.device.type != "cuda" or mask is not None or bias is not None or terms.sinks is not None:
+            k, v, grouped = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1]), False
+        if mask is not None:
+            q, k, v, dead = shield(q, k, v, mask)
         if mask is not None or bias is not None:
-            mask, dead = _merge(mask, bias, q)
-        if _trains_in_float32(q, k, v, k.shape[2]):
-            out = _without_autocast(q.float(), k.float(), v.float(), mask, scale, dropout)
-        else:
-            q, k, v = (x.to(v.dtype) for x in (q, k, v))
-            out = F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
-        out = out.to(v.dtype)
-        return out if dead is None else out.masked_fill(dead, 0.0)
-
-    def packed(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        q_lengths: Sequence[int],
-        k_lengths: Sequence[int],
-        *,
-        mask: Pattern | None,
-        bias: Tensor | None,
-        scale: float,
-        dropout: float,
-    ) -> Tensor:
-        """As :meth:`Backend.packed`; plain attention on a CPU is one node of the autograd graph."""
-        plain = mask is None and bias is None and not dropout
-        if not plain or q.device.type != "cpu" or not len(k) or q.dtype == torch.float16:
-            return super().packed(
-                q, k, v, q_lengths, k_lengths, mask=mask, bias=bias, scale=scale, dropout=dropout
-            )
-        wanted = v.dtype
-        if _trains_in_float32(q, k, v, max(k_lengths)):
-            q, k, v = q.float(), k.float(), v.float()
-        q = q.to(v.dtype)
-        k, v = repeat_heads(k.to(v.dtype), q.shape[1]), repeat_heads(v, q.shape[1])
-        with torch.autocast("cpu", enabled=False):
-            how = plan(tuple(q_lengths), tuple(k_lengths))
-            out: Tensor = PackedAttention.apply(q, k, v, how, scale)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return out.to(wanted)
+            add, dead = _merge(mask, dead, bias, q)
+        if terms.sinks is not None:
+            q, k, v, add = _with_sinks(q, k, v, add, terms)
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        if add is not None and add.dtype != torch.bool:
+            add = add.to(v.dtype)
+        out = F.scaled_dot_product_attention(
+            q, k, v, add, terms.dropout, is_causal=causal, scale=terms.scale, enable_gqa=grouped
+        )
+        if terms.sinks is not None:
+            out = out[..., :-_SINK_WIDTH]
+        out = out if dead is None else out.masked_fill(dead, 0.0)
+        return out.reshape(shape)
 
 
-def _trains_in_float32(q: Tensor, k: Tensor, v: Tensor, longest: int) -> bool:
-    """Whether half precision gives way to float32: training over short sequences on a CPU."""
-    if not torch.is_grad_enabled() or not (q.requires_grad or k.requires_grad or v.requires_grad):
-        return False
-    half = v.dtype in (torch.bfloat16, torch.float16)
-    return q.device.type == "cpu" and half and longest < _SHORT
+#: Features by which heads grow to hold a sink; CUDA's kernels want multiples of 8.
+_SINK_WIDTH = 8
 
 
-def _without_autocast(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float
-) -> Tensor:
-    if mask is not None and mask.is_floating_point():
-        mask = mask.float()
-    with torch.autocast(q.device.type, enabled=False):
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
+def _with_sinks(
+    q: Tensor, k: Tensor, v: Tensor, add: Tensor | None, terms: Terms
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """One more key for each head, in front, whose product with every query is the sink's logit, and whose value is 0.
+
+    A new feature that is 1 in every query, 0 in every key and ``sink / scale`` in the new one makes that product,
+    so that every kernel gives its gradient.
+    """
+    assert terms.sinks is not None
+    q = F.pad(q, (0, _SINK_WIDTH))
+    q = torch.cat([q[..., :-_SINK_WIDTH], torch.ones_like(q[..., :1]), q[..., 1 - _SINK_WIDTH :]], dim=-1)
+    sinks = (terms.sinks / terms.scale).to(k.dtype)[:, None, None]
+    sinks = F.pad(sinks, (k.shape[-1], _SINK_WIDTH - 1)).expand(k.shape[0], -1, -1, -1)
+    k = torch.cat([sinks, F.pad(k, (0, _SINK_WIDTH))], dim=2)
+    v = F.pad(v, (0, _SINK_WIDTH, 1, 0))
+    if add is not None:
+        add = add.expand(*add.shape[:-1], v.shape[2] - 1)
+        add = F.pad(add, (1, 0), value=True if add.dtype == torch.bool else 0.0)
+    return q, k, v, add
 
 
-def _merge(mask: Tensor | None, bias: Tensor | None, q: Tensor) -> tuple[Tensor, Tensor]:
+def _merge(
+    mask: Tensor | None, dead: Tensor | None, bias: Tensor | None, q: Tensor
+) -> tuple[Tensor, Tensor | None]:
     """One mask or bias for torch, in which rows without any key may see every key, and those rows."""
     if bias is None:
         assert mask is not None
-        dead = ~mask.any(-1, keepdim=True)
-        return mask | dead, dead
+        return mask if dead is None else mask | dead, dead
     if mask is not None:
         bias = bias.masked_fill(~mask, -torch.inf)
-    dead = (bias == -torch.inf).all(-1, keepdim=True)
+    dead = bias.detach().amax(-1, keepdim=True) == -torch.inf
     return bias.masked_fill(dead, 0.0).to(q.dtype), dead

@@ -47,6 +47,7 @@ def observe_weights(model: nn.Module) -> Iterator[Weights]:
         def record(part: MultiHeadAttention, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
             found[name].append(_weights(part, *args, **kwargs))
 
+        record.only_looks = True  # type: ignore[attr-defined]  # so that fused blocks stay fused
         return record
 
     handles = [part.register_forward_hook(recorder(name), with_kwargs=True) for name, part in parts.items()]

@@ -25,22 +25,27 @@ class SinusoidalPositions(nn.Module):
         self.embed_dim = embed_dim
         self.base = base
 
-    def forward(self, tokens: TokenBatch) -> TokenBatch:
-        """Tokens ``[T, D]`` with their positions added.
+    def forward(self, tokens: TokenBatch | Tensor) -> TokenBatch | Tensor:
+        """Tokens ``[T, D]`` with their positions added, or dense ``[B, N, D]``, which count 0, 1, 2, ...
 
         Raises:
             ValueError: embed_dim is not a multiple of twice the number of axes.
         """
-        axes = tokens.coords.shape[1]
+        if isinstance(tokens, Tensor):
+            return tokens + self._waves(_counted(tokens)).to(tokens.dtype)
+        return tokens.replace(tokens.values + self._waves(tokens.coords).to(tokens.values.dtype))
+
+    def _waves(self, coords: Tensor) -> Tensor:
+        """``[T, D]`` for coordinates ``[T, A]``."""
+        axes = coords.shape[1]
         if self.embed_dim % (2 * axes):
             raise ValueError(
                 f"embed_dim must be a multiple of 2 * axes: got embed_dim={self.embed_dim}, axes={axes}"
             )
         count = self.embed_dim // (2 * axes)
-        steps = torch.arange(count, device=tokens.device, dtype=torch.float32)
-        angles = tokens.coords.float()[..., None] * self.base ** -(steps / count)
-        waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
-        return tokens.replace(tokens.values + waves.to(tokens.values.dtype))
+        steps = torch.arange(count, device=coords.device, dtype=torch.float32)
+        angles = coords.float()[..., None] * self.base ** -(steps / count)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
     def extra_repr(self) -> str:
         return f"{self.embed_dim}, base={self.base:g}"
@@ -63,17 +68,29 @@ class LearnedPositions(nn.Module):
         self.table = nn.Parameter(torch.empty(*shape, embed_dim))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def forward(self, tokens: TokenBatch) -> TokenBatch:
-        """Tokens ``[T, D]`` with their positions added.
+    def forward(self, tokens: TokenBatch | Tensor) -> TokenBatch | Tensor:
+        """Tokens ``[T, D]`` with their positions added, or dense ``[B, N, D]``, which count 0, 1, 2, ...
 
         Raises:
             ValueError: the coordinates have another number of axes, or leave the grid.
         """
+        if isinstance(tokens, Tensor):
+            return tokens + self._rows(_counted(tokens))
+        return tokens.replace(tokens.values + self._rows(tokens.coords))
+
+    def _rows(self, coords: Tensor) -> Tensor:
+        """``[T, D]`` for coordinates ``[T, A]``."""
         shape = list(self.table.shape[:-1])
-        coords = tokens.coords.long()
+        coords = coords.long()
         if coords.shape[1] != len(shape):
             raise ValueError(f"coords must have {len(shape)} axes for a table {shape}: got {coords.shape[1]}")
         limits: Tensor = torch.tensor(shape, device=coords.device)
-        if bool(((coords < 0) | (coords >= limits)).any()):
+        if not torch.compiler.is_compiling() and bool(((coords < 0) | (coords >= limits)).any()):
             raise ValueError(f"positions must lie in the table {shape}: got up to {coords.amax(0).tolist()}")
-        return tokens.replace(tokens.values + self.table[tuple(coords.unbind(1))])
+        rows: Tensor = self.table[tuple(coords.unbind(1))]
+        return rows
+
+
+def _counted(tokens: Tensor) -> Tensor:
+    """The coordinates of dense tokens, ``[N, 1]``."""
+    return torch.arange(tokens.shape[1], device=tokens.device)[:, None]

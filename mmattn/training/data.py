@@ -66,41 +66,67 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 class LengthBatchSampler(Sampler[list[int]]):
-    """Shuffled batches of items of like size.
+    """Shuffled batches of items of like size, of equally many items or of about equally much work.
 
-    The indices are shuffled, cut into pools of ``pool`` batches, sorted by size inside a pool, cut into
-    batches, and the batches are shuffled. ``pool=1`` leaves plain random batches. The order follows torch's
-    global generator, so ``seed_everything`` fixes it.
+    The indices are shuffled, cut into pools, sorted by size inside a pool, cut into batches, and the batches are
+    shuffled. ``pool=1`` leaves plain random batches. The order follows torch's global generator, so
+    ``seed_everything`` fixes it.
 
     Args:
         sizes: size of each item.
-        batch_size: items in a batch; the last batch of an epoch may be smaller.
+        batch_size: most items in a batch; the last batch of a pool may be smaller.
         pool: batches sorted together; larger means fewer different lengths in a batch and less randomness.
+        max_size: most size of a batch in all, e.g. tokens; a batch ends before it would exceed this. The whole
+            set is then one pool, in which items of equal size are shuffled, so that every epoch has equally
+            many batches. ``None``: no limit.
+
+    Raises:
+        ValueError: a number is below 1, or an item alone is larger than ``max_size``.
     """
 
-    def __init__(self, sizes: Sequence[int], batch_size: int, pool: int = 16) -> None:
+    def __init__(
+        self, sizes: Sequence[int], batch_size: int, pool: int = 16, max_size: int | None = None
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1: got {batch_size}")
         if pool < 1:
             raise ValueError(f"pool must be at least 1: got {pool}")
+        if max_size is not None and max(sizes, default=0) > max_size:
+            raise ValueError(f"max_size must hold the largest item, of size {max(sizes)}: got {max_size}")
         self.sizes = list(sizes)
         self.batch_size = batch_size
         self.pool = pool
+        self.max_size = max_size
 
     def __len__(self) -> int:
-        return math.ceil(len(self.sizes) / self.batch_size)
+        if self.max_size is None:
+            return math.ceil(len(self.sizes) / self.batch_size)
+        return len(self._cut(sorted(range(len(self.sizes)), key=self.sizes.__getitem__)))
 
     def __iter__(self) -> Iterator[list[int]]:
         order = torch.randperm(len(self.sizes)).tolist()
         batches = []
-        step = self.batch_size * self.pool
+        step = self.batch_size * self.pool if self.max_size is None else max(len(order), 1)
         for start in range(0, len(order), step):
             pooled = order[start : start + step]
-            if self.pool > 1:
+            if self.pool > 1 or self.max_size is not None:
                 pooled.sort(key=self.sizes.__getitem__)
-            batches += [pooled[i : i + self.batch_size] for i in range(0, len(pooled), self.batch_size)]
+            batches += self._cut(pooled)
         for i in torch.randperm(len(batches)).tolist():
             yield batches[i]
+
+    def _cut(self, indices: list[int]) -> list[list[int]]:
+        if self.max_size is None:
+            return [indices[i : i + self.batch_size] for i in range(0, len(indices), self.batch_size)]
+        batches: list[list[int]] = []
+        size = 0
+        for index in indices:
+            size += self.sizes[index]
+            if not batches or len(batches[-1]) == self.batch_size or size > self.max_size:
+                batches.append([])
+                size = self.sizes[index]
+            batches[-1].append(index)
+        return batches
 
 
 class ClassificationData(LightningDataModule, ABC):
@@ -110,18 +136,26 @@ class ClassificationData(LightningDataModule, ABC):
         batch_size: examples per step.
         num_workers: worker processes of each loader; 0 loads in the main process.
         length_pool: batches sorted by length together in training; see :class:`LengthBatchSampler`.
+        max_size: most pixels, samples or characters of a training batch in all; ``None``: no limit.
     """
 
     #: Whether the items were computed rather than collected; the report says so.
     synthetic = False
 
-    def __init__(self, batch_size: int = 64, num_workers: int = 0, length_pool: int = 16) -> None:
+    def __init__(
+        self,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        length_pool: int = 16,
+        max_size: int | None = None,
+    ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1: got {batch_size}")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.length_pool = length_pool
+        self.max_size = max_size
         self._sets: dict[str, ExampleSet] | None = None
 
     @abstractmethod
@@ -179,7 +213,7 @@ class ClassificationData(LightningDataModule, ABC):
         """Shuffled batches of like length."""
         examples = self.sets["train"]
         sizes = [examples.size(i) for i in range(len(examples))]
-        sampler = LengthBatchSampler(sizes, self.batch_size, self.length_pool)
+        sampler = LengthBatchSampler(sizes, self.batch_size, self.length_pool, self.max_size)
         return DataLoader(
             examples,
             batch_sampler=sampler,

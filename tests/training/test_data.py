@@ -59,6 +59,28 @@ def test_sampler_errors():
         LengthBatchSampler(SIZES, 7, 0)
 
 
+def test_batches_within_a_budget():
+    sampler = LengthBatchSampler(SIZES, 7, max_size=2 * max(SIZES))
+    epochs = [list(sampler) for _ in range(3)]
+    assert epochs[0] != epochs[1]
+    for batches in epochs:
+        assert len(batches) == len(sampler)
+        assert sorted(i for batch in batches for i in batch) == list(range(len(SIZES)))
+        sums = [sum(SIZES[i] for i in batch) for batch in batches]
+        assert max(sums) <= 2 * max(SIZES)
+        assert max(map(len, batches)) <= 7
+    # short items go together up to the number allowed, long ones up to the budget
+    assert len({len(batch) for batch in epochs[0]}) > 1
+    assert len(LengthBatchSampler(SIZES, 7, max_size=10**9)) == -(-len(SIZES) // 7)
+
+
+def test_a_budget_must_hold_every_item():
+    with pytest.raises(
+        ValueError, match=rf"max_size must hold the largest item, of size {max(SIZES)}: got 3"
+    ):
+        LengthBatchSampler(SIZES, 7, max_size=3)
+
+
 def test_collate_stacks_pictures_of_one_shape_only():
     like = collate([Example(torch.full((3, 5, 7), float(i)), i, (0, 1, 2, 3)) for i in range(2)])
     assert like.items.shape == (2, 3, 5, 7)

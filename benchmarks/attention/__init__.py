@@ -1,0 +1,1 @@
+"""``python -m benchmarks.attention``: attention, encoders and windows beside what people use today."""

@@ -1,0 +1,158 @@
+"""Keys that no query sees and queries that see no key: a weight of 0 times a NaN is a NaN, so they are left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmattn.backends.base import Terms
+from mmattn.masks import Band, Pairs, Pattern
+
+
+class Inside(NamedTuple):
+    """What is left of a call with a band: the queries that see a key, and the keys that are seen.
+
+    Attributes:
+        q, k, v: views of the tensors of the call.
+        terms: of this part of the call.
+        dead: queries left out in front and behind.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    terms: Terms
+    dead: tuple[int, int]
+
+    def widen(self, out: Tensor) -> Tensor:
+        """The result with zeros for the queries left out."""
+        return F.pad(out, (0, 0, *self.dead)) if self.dead != (0, 0) else out
+
+
+class Extent(NamedTuple):
+    """Ranges of the queries that see a key and of the keys that are seen."""
+
+    queries: tuple[int, int]
+    keys: tuple[int, int]
+
+
+def extent(band: Band, num_queries: int, num_keys: int) -> Extent:
+    """Which queries see keys, and which keys are seen.
+
+    Example:
+        >>> extent(Band(None, 0), num_queries=3, num_keys=5)
+        Extent(queries=(0, 3), keys=(0, 3))
+        >>> extent(Band(-9, -1), num_queries=3, num_keys=5)
+        Extent(queries=(1, 3), keys=(0, 2))
+    """
+    queries, keys = (0, num_queries), (0, num_keys)
+    if band.low is not None:
+        queries = (0, min(num_queries, num_keys - band.low))
+        keys = (max(0, band.low), num_keys)
+    if band.high is not None:
+        queries = (max(0, -band.high), queries[1])
+        keys = (keys[0], min(num_keys, num_queries + band.high))
+    crossed = band.low is not None and band.high is not None and band.low > band.high
+    if crossed or queries[0] >= queries[1] or keys[0] >= keys[1]:
+        return Extent((0, 0), (0, 0))
+    return Extent(queries, keys)
+
+
+def shifted(band: Band, of: Extent) -> Band:
+    """The band, counted from the first query and the first key of an extent."""
+    by = of.queries[0] - of.keys[0]
+    return Band(None if band.low is None else band.low + by, None if band.high is None else band.high + by)
+
+
+def crop(q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Inside:
+    """Leave out what a band hides from all, of dense q ``[B, H, N, K]`` and k, v ``[B, H_kv, M, K]``.
+
+    The band that remains has ``low <= 0 <= high``. Other masks leave the call as it is.
+    """
+    n, m = q.shape[2], k.shape[2]
+    band = terms.mask.band(n, m) if isinstance(terms.mask, Pattern) else None
+    if band is None:
+        return Inside(q, k, v, terms, (0, 0))
+    of = extent(band, n, m)
+    if of == ((0, n), (0, m)):
+        return Inside(q, k, v, terms, (0, 0))
+    rows, columns = slice(*of.queries), slice(*of.keys)
+    bias, of_q, of_k = terms.bias, terms.q_coords, terms.k_coords
+    if isinstance(bias, Tensor):
+        bias = terms.drawn_bias()
+        assert bias is not None
+        bias = bias if bias.shape[-2] == 1 else bias[..., rows, :]
+        bias = bias if bias.shape[-1] == 1 else bias[..., columns]
+    terms = replace(
+        terms,
+        mask=_Strip(*shifted(band, of)),
+        bias=bias,
+        q_coords=None if of_q is None else of_q[..., rows, :],
+        k_coords=None if of_k is None else of_k[..., columns, :],
+    )
+    dead = of.queries[0], n - of.queries[1]
+    return Inside(q[:, :, rows], k[:, :, columns], v[:, :, columns], terms, dead)
+
+
+@dataclass(frozen=True)
+class _Strip(Pattern):
+    """A band between fixed limits, whatever the numbers of tokens."""
+
+    low: int | None
+    high: int | None
+
+    def allowed(self, pairs: Pairs) -> Tensor:
+        distance = pairs.key - pairs.query
+        inside = torch.ones_like(distance, dtype=torch.bool)
+        if self.low is not None:
+            inside = inside & (distance >= self.low)
+        return inside if self.high is None else inside & (distance <= self.high)
+
+    def band(self, num_queries: int, num_keys: int) -> Band | None:
+        return Band(self.low, self.high)
+
+
+def shield(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Zeros for keys and values that no query sees and for queries that see no key, and which queries those are.
+
+    ``mask`` (True = attend) broadcasts to ``[B, H, N, M]``; heads of the keys are already repeated. The queries
+    that see nothing come as ``[..., N, 1]``, or None where it is cheap to know that all see something.
+    """
+    if mask.device.type != "cpu" or tracing():  # looking would stop a trace or wait for a GPU
+        dead, unseen = ~mask.any(-1, keepdim=True), ~mask.any(-2)[..., None]
+        return q.masked_fill(dead, 0.0), k.masked_fill(unseen, 0.0), v.masked_fill(unseen, 0.0), dead
+    seeing, seen = _any(mask, -1), _any(mask, -2)
+    if not bool(seen.all()):
+        unseen = ~seen[..., None]
+        k, v = (x if _is_tame(x) else x.masked_fill(unseen, 0.0) for x in (k, v))
+    if bool(seeing.all()):
+        return q, k, v, None
+    dead = ~seeing[..., None]
+    return q if _is_tame(q) else q.masked_fill(dead, 0.0), k, v, dead
+
+
+def _any(mask: Tensor, dim: int) -> Tensor:
+    # as bytes: torch's any() takes about twenty times as long
+    return mask.view(torch.uint8).amax(dim).bool() if mask.shape[dim] else mask.any(dim)
+
+
+def _is_tame(x: Tensor) -> bool:
+    """Whether nothing in x turns a weight of 0 into a NaN; reading is several times faster than writing zeros."""
+    return x.dtype != torch.float16 and bool(torch.linalg.vector_norm(x.detach()) < 1e4)
+
+
+def tracing() -> bool:
+    """Whether torch.compile, torch.export or a transformation of torch.func is at work."""
+    if torch.compiler.is_compiling():
+        return True
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return bool(active()) if active is not None else False
+
+
+def nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The zeros that a call without any query or key gives, which still carry gradients."""
+    return (q[..., :0].sum() + k[..., :0].sum() + v[..., :0].sum()) + q.new_zeros(q.shape)
