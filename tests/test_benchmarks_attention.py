@@ -235,12 +235,12 @@ def needed(name: str) -> None:
 
 @pytest.mark.parametrize("name", peers.ATTENTION_LAYERS)
 def test_every_layer_has_four_products_of_weights_and_fused_attention(name, fused_calls):
-    if name != "mmattn":
+    if not name.startswith("mmattn"):
         needed(name)
     layer = peers.ATTENTION_LAYERS[name](12, 3).train()
     assert sum(p.numel() for p in layer.parameters() if p.ndim == 2) == 4 * 12**2
     assert layer(torch.randn(2, 5, 12)).shape == (2, 5, 12)
-    if name != "mmattn":
+    if not name.startswith("mmattn"):
         assert len(fused_calls) == 1
 
 
@@ -314,8 +314,27 @@ def test_dense_compares_with_the_fastest_peer_and_takes_the_geometric_mean(monke
     assert bars[-1].value == pytest.approx(1.0)
     assert [bar.limit for bar in bars] == [1.03] * 10 + [1.0]
     assert [bar.holds for bar in bars] == [False, True] * 5 + [True]
-    assert "fastest peer: torch.nn" in bars[0].note
-    assert "fastest peer: timm" in bars[1].note
+    assert bars[0].note.startswith("against torch.nn;")
+    assert bars[1].note.startswith("against timm;")
+
+
+def test_x_transformers_is_compared_with_ours_without_bias():
+    timings = {
+        "mmattn": once(3.0), "mmattn, no bias": once(2.0), "x-transformers": once(1.9), "timm": once(3.2),
+    }  # fmt: skip
+    peer, compared = dense.against_fastest(timings)
+    assert peer == "x-transformers"
+    assert compared.of_medians == pytest.approx(2.0 / 1.9)
+
+
+def test_bert_is_compared_with_ours_without_hidden_dropout():
+    timings = {
+        "transformers bf16": once(3.0), "torch.nn bf16": once(3.3),
+        "mmattn bf16": once(2.5), "mmattn bf16, no hidden dropout": once(2.0),
+    }  # fmt: skip
+    assert steps.nearest(timings) == ("torch.nn bf16", "mmattn bf16")
+    timings["transformers bf16"] = once(2.4)
+    assert steps.nearest(timings) == ("transformers bf16", "mmattn bf16, no hidden dropout")
 
 
 def test_encoder_takes_the_fastest_on_both_sides(monkeypatch):

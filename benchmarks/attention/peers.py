@@ -73,9 +73,14 @@ def _x_attention(embed_dim: int, num_heads: int) -> nn.Module:
     return layer
 
 
-#: (embed_dim, num_heads) -> layer.
+def _attention_without_bias(embed_dim: int, num_heads: int) -> nn.Module:
+    return MultiHeadAttention(embed_dim, num_heads, bias=False)
+
+
+#: (embed_dim, num_heads) -> layer. x-transformers' projections have no bias, so ours has none beside it.
 ATTENTION_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "mmattn": MultiHeadAttention,
+    "mmattn, no bias": _attention_without_bias,
     "torch.nn": TorchAttention,
     "timm": _timm_attention,
     "transformers": BertAttention,
