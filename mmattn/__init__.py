@@ -38,6 +38,7 @@ from mmattn.positions import (
     SinusoidalPositions,
     ntk_base,
 )
+from mmattn.registers import Registers
 from mmattn.tokens import TokenBatch
 
 __version__ = "0.1.0"
@@ -69,6 +70,7 @@ __all__ = [
     "Pattern",
     "PositionBias",
     "Prefix",
+    "Registers",
     "RelativeBias",
     "RotaryPositions",
     "Segments",

@@ -152,7 +152,7 @@ SITUATIONS = (
         "packed sequences",
     ),
     Situation(
-        "why not flex on a CPU", lambda d: explain(*dense(d, head_dim=16)), "cpu", "compiling", "flex", **CPU
+        "why not flex on a CPU", lambda d: explain(*dense(d, head_dim=16)), "cpu", "a CPU", "flex", **CPU
     ),
     Situation(
         "a backend that does not exist",

@@ -41,6 +41,8 @@ class FlexBackend(Backend):
             return "FlexAttention has no backward pass on a CPU"
         if call.device.type == "cpu" and self.compiled and terms.sinks is not None:
             return "FlexAttention compiled for a CPU gives no log-sum-exp, which sinks need"
+        if call.device.type == "cpu" and self.compiled and torch.get_num_threads() > 1:
+            return f"FlexAttention compiled for a CPU corrupts memory with {torch.get_num_threads()} threads"
         if call.head_dim < 16 and self.compiled:
             return f"FlexAttention needs a head_dim of at least 16, got {call.head_dim}"
         return None

@@ -26,7 +26,10 @@ CALLS = {
 def _forget():
     torch._dynamo.reset()
     flex._of_pattern.cache_clear()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
+    torch.set_num_threads(threads)
     torch._dynamo.reset()
     flex._of_pattern.cache_clear()
 
@@ -61,6 +64,13 @@ def test_sinks_are_refused_when_compiled_on_a_cpu():
     q = torch.randn(1, 2, N, K)
     with torch.no_grad(), pytest.raises(ValueError, match=r"backend 'flex' cannot run this call: "):
         attend(q, q, q, sinks=torch.zeros(2), backend="flex")
+
+
+def test_several_threads_are_refused_on_a_cpu():
+    q = torch.randn(1, 2, N, K)
+    torch.set_num_threads(2)
+    with torch.no_grad(), pytest.raises(ValueError, match="corrupts memory with 2 threads"):
+        attend(q, q, q, backend="flex")
 
 
 def test_the_blocks_of_a_pattern_are_made_once():
