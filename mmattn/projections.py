@@ -97,11 +97,13 @@ class Projections(nn.Module):
             k, v = self._keys_and_values(*_values_and_coords(context))
             return Projected(self._queries(x, x_coords), k, v)
         heads, kv_heads = self.num_heads, self.num_kv_heads
-        fused = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
-        normed = not (isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity))
+        fused = self.qkv_proj(x).view(*x.shape[:-1], heads + 2 * kv_heads, self.head_dim)
+        q_norm, k_norm = self.q_norm, self.k_norm
+        normed = not (type(q_norm) is nn.Identity and type(k_norm) is nn.Identity)
         if self.positions is None or normed:
             q, k, v = fused.split([heads, kv_heads, kv_heads], dim=-2)
-            q, k = self.q_norm(q), self.k_norm(k)
+            if normed:
+                q, k = q_norm(q), k_norm(k)
         if self.positions is None:
             return Projected(q, k, v)
         if tables is None:
