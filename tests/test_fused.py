@@ -107,8 +107,18 @@ def test_dense_is_packed():
     )
 
 
-def test_many_chunks_of_rows():
-    """More tokens than fit a chunk of hidden features."""
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_chunks_of_rows(threads):
+    """More tokens than fit a chunk of hidden features, which a core that works alone takes one by one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        _chunks()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _chunks():
     block = make_block().double()
     lengths = [601, 602, 33]
     x = torch.randn(sum(lengths), 12, dtype=torch.float64, requires_grad=True)

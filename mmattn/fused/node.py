@@ -107,13 +107,14 @@ class FusedBlock(torch.autograd.Function):
 
 
 _POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-#: Rows of hidden features that stay in a core's cache between their products.
+#: Rows of hidden features that stay in the cache of a core that works alone; several share all rows.
 _ROWS = 512
 
 
 class Hidden(NamedTuple):
     """Hidden features: before the GELU and what was kept of them, for each chunk of rows, and what went on."""
 
+    rows: int
     before: list[Tensor]
     keep: list[Tensor]
     after: Tensor
@@ -124,11 +125,12 @@ def _feed_forward(
 ) -> tuple[Hidden, Tensor]:
     """The hidden features, and the result over the scale of their dropout."""
     up, down = weights
-    hidden = Hidden([], [], h.new_empty(len(h), len(up)))
+    rows = _ROWS if torch.get_num_threads() == 1 else len(h)
+    hidden = Hidden(rows, [], [], h.new_empty(len(h), len(up)))
     bias = biases[1] if biases[1] is None else biases[1] / _raise(threshold)
     results = []
-    for begin in range(0, len(h), _ROWS):
-        u, a = _linear(h[begin : begin + _ROWS], up, biases[0]), hidden.after[begin : begin + _ROWS]
+    for begin in range(0, len(h), rows):
+        u, a = _linear(h[begin : begin + rows], up, biases[0]), hidden.after[begin : begin + rows]
         torch.ops.aten.gelu.out(u, out=a)
         if threshold:
             hidden.keep.append(draw_keep(a, threshold))
@@ -145,7 +147,7 @@ def _of_feed_forward(
     up, down = weights
     of_u, of_h = torch.empty_like(hidden.after), of_y.new_empty(len(of_y), up.shape[1])
     for index, u in enumerate(hidden.before):
-        rows = slice(index * _ROWS, (index + 1) * _ROWS)
+        rows = slice(index * hidden.rows, (index + 1) * hidden.rows)
         of_a = _product(of_y[rows], down, factor)
         if hidden.keep:
             drop_(of_a, hidden.keep[index])
