@@ -41,8 +41,8 @@ class FlexBackend(Backend):
             return "FlexAttention has no backward pass on a CPU"
         if call.device.type == "cpu" and self.compiled and terms.sinks is not None:
             return "FlexAttention compiled for a CPU gives no log-sum-exp, which sinks need"
-        if call.device.type == "cpu" and self.compiled and torch.get_num_threads() > 1:
-            return f"FlexAttention compiled for a CPU corrupts memory with {torch.get_num_threads()} threads"
+        if call.device.type == "cpu" and self.compiled and _threads() > 1:
+            return f"FlexAttention compiled for a CPU corrupts memory with {_threads()} threads"
         if call.head_dim < 16 and self.compiled:
             return f"FlexAttention needs a head_dim of at least 16, got {call.head_dim}"
         return None
@@ -84,6 +84,11 @@ class FlexBackend(Backend):
             found = out * torch.sigmoid(extra.lse - terms.sinks[:, None])[..., None].to(out.dtype)
         result: Tensor = found if dead is None else found.masked_fill(dead, 0.0)
         return result
+
+
+def _threads() -> int:
+    """Threads of torch, a number that nothing can trace."""
+    return 1 if torch.compiler.is_compiling() else torch.get_num_threads()
 
 
 def _score_mod(bias: Tensor | None, soft_cap: float | None) -> Callable[..., Tensor] | None:
