@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
+def threshold_of(p: float) -> int:
+    """A probability in 1/256, to which a CPU rounds it; below 1."""
+    return min(round(p * 256), 255)
+
+
 def draw_keep(like: Tensor, threshold: int) -> Tensor:
     """Ones, and zeros with probability ``threshold / 256``, in the shape of ``like``, for :func:`drop_`.
 
@@ -94,7 +99,7 @@ class Dropout(nn.Module):
     @property
     def threshold(self) -> int:
         """The probability in 1/256 that a CPU drops with at present: 0 outside of training."""
-        return min(round(self.p * 256), 255) if self.training else 0
+        return threshold_of(self.p) if self.training else 0
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from mmattn.backends.cpu import packed_self
 from mmattn.backends.cpu.packed_self import SelfAttention
 from mmattn.dropout import draw_keep, drop_
+from mmattn.fused.saved import restore, save
 
 
 class Recipe(NamedTuple):
@@ -68,23 +69,24 @@ class FusedBlock(torch.autograd.Function):
         hidden, y2 = _feed_forward(h2, weights[2:], (up_bias, down_bias), recipe.hidden)
         keep3 = _drop(y2, recipe.branch)
         x2 = _join(x1, y2[:total], _raise(recipe.branch) * _raise(recipe.hidden), recipe.paths[1])
-        ctx.recipe, ctx.kept, ctx.hidden, ctx.weights = recipe, kept, hidden, weights
-        ctx.activations = (x, stats1, h1, attended, keep1, x1, stats2, h2, keep3)
-        ctx.save_for_backward(*parameters)
+        ctx.recipe = recipe._replace(paths=(None, None), turns=None)  # tensors are saved, not hung on it
+        activations = (x, stats1, h1, kept, attended, keep1, x1, stats2, h2, hidden, keep3)
+        save(ctx, (parameters, weights, activations, recipe.paths, recipe.turns))
         return x2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x and the parameters."""
-        recipe: Recipe = ctx.recipe
-        x, stats1, h1, attended, keep1, x1, stats2, h2, keep3 = ctx.activations
-        g1, b1, _, qkv_bias, _, out_bias, g2, b2, _, up_bias, _, down_bias = ctx.saved_tensors
-        w_qkv, w_out, w_up, w_down = ctx.weights
+        parameters, weights, activations, paths, turns = restore(ctx)
+        recipe: Recipe = ctx.recipe._replace(paths=paths, turns=turns)
+        x, stats1, h1, kept, attended, keep1, x1, stats2, h2, hidden, keep3 = activations
+        g1, b1, _, qkv_bias, _, out_bias, g2, b2, _, up_bias, _, down_bias = parameters
+        w_qkv, w_out, w_up, w_down = weights
         grad, factor = grads[0], _raise(recipe.branch)
         of_y2 = _into_branch(grad, recipe.dtype, keep3, recipe.paths[1])
-        of_h2, of_u = _of_feed_forward(of_y2, ctx.hidden, (w_up, w_down), factor * _raise(recipe.hidden))
-        of_down, of_down_bias = _of_layer(of_y2, ctx.hidden.after, down_bias, factor, _raise(recipe.hidden))
+        of_h2, of_u = _of_feed_forward(of_y2, hidden, (w_up, w_down), factor * _raise(recipe.hidden))
+        of_down, of_down_bias = _of_layer(of_y2, hidden.after, down_bias, factor, _raise(recipe.hidden))
         of_up, of_up_bias = _of_layer(of_u, h2, up_bias)
         of_x1, of_g2, of_b2 = _of_norm(of_h2, x1, stats2, g2, b2)
         of_x1.add_(grad)
@@ -92,7 +94,7 @@ class FusedBlock(torch.autograd.Function):
         of_out, of_out_bias = _of_layer(of_y1, attended, out_bias, factor)
         # zero behind the tokens, like that of the branch
         of_attended = _product(of_y1, w_out, factor)
-        of_fused = packed_self.backward(of_attended, ctx.kept, recipe.attention)
+        of_fused = packed_self.backward(of_attended, kept, recipe.attention)
         if recipe.turns is not None:
             _turn(of_fused[: len(x)], recipe, back=True)
         of_qkv, of_qkv_bias = _of_layer(of_fused, h1, qkv_bias)
@@ -102,12 +104,13 @@ class FusedBlock(torch.autograd.Function):
             of_g1, of_b1, of_qkv, of_qkv_bias, of_out, of_out_bias,
             of_g2, of_b2, of_up, of_up_bias, of_down, of_down_bias,
         )  # fmt: skip
-        pairs = zip(found, ctx.saved_tensors, strict=True)
+        pairs = zip(found, parameters, strict=True)
         return of_x, None, *(None if g is None else g.to(p.dtype) for g, p in pairs)
 
 
 _POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-#: Rows of hidden features that stay in the cache of a core that works alone; several share all rows.
+#: Rows of hidden features that stay in the cache of a core that works alone; several share all rows. In float32
+#: chunks cost a ViT's training step a twentieth.
 _ROWS = 512
 
 
@@ -125,7 +128,7 @@ def _feed_forward(
 ) -> tuple[Hidden, Tensor]:
     """The hidden features, and the result over the scale of their dropout."""
     up, down = weights
-    rows = _ROWS if torch.get_num_threads() == 1 else len(h)
+    rows = _ROWS if torch.get_num_threads() == 1 and h.dtype != torch.float32 else len(h)
     hidden = Hidden(rows, [], [], h.new_empty(len(h), len(up)))
     bias = biases[1] if biases[1] is None else biases[1] / _raise(threshold)
     results = []

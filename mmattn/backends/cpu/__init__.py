@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -21,18 +20,14 @@ from mmattn.backends.base import (
 )
 from mmattn.backends.cpu.calibration import WAYS, Calibration, Choice, measure, shipped
 from mmattn.backends.cpu.hiding import group_part, hides, masked
-from mmattn.backends.cpu.kernels import Extras
-from mmattn.backends.cpu.layouts import Blocks, Grouped, Layout, Part, Whole
+from mmattn.backends.cpu.kernels import HAS_FLASH, Extras
+from mmattn.backends.cpu.layouts import Grouped, Layout, Part, Whole
 from mmattn.backends.cpu.node import CpuAttention, How, compute
 from mmattn.backends.cpu.plans import plan
+from mmattn.backends.cpu.windows import BLOCK, block_of, blocks, in_blocks, span_of
 from mmattn.backends.unseen import crop, extent, shifted, tracing
+from mmattn.dropout import threshold_of
 from mmattn.masks import Band, Pattern
-
-#: Queries in a block of a narrow window; a wide one has blocks of twice as many.
-BLOCK = 128
-_FLASH = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu") and hasattr(
-    torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward"
-)
 
 
 class CpuBackend(Backend):
@@ -67,7 +62,7 @@ class CpuBackend(Backend):
             return "its kernels have no soft cap"
         if call.terms.sinks is not None:
             return "its kernels have no sinks"
-        if not _FLASH:
+        if not HAS_FLASH:
             return "this torch lacks the kernels that it calls"
         return None
 
@@ -82,8 +77,8 @@ class CpuBackend(Backend):
         if band is not None:
             of = extent(band, n, m)
             n, m, band = of.queries[1] - of.queries[0], of.keys[1] - of.keys[0], shifted(band, of)
-        if band is not None and _in_blocks(band, n, m, call.terms):
-            layout += f"the window in blocks of {_block(band)} queries, "
+        if band is not None and in_blocks(band, n, m, call.terms):
+            layout += f"the window in blocks of {block_of(band)} queries, "
         return f"{layout}the kernel {choice.way!r}: {choice.reason}"
 
     def dense(self, q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
@@ -103,12 +98,14 @@ class CpuBackend(Backend):
             if sees_all and bias is None:
                 q = fold_heads(q, k.shape[1])
             k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
-        if sees_all and bias is None and not _threshold(terms.dropout) and not _trains(q, k, v):
+        if sees_all and bias is None and not threshold_of(terms.dropout) and not _trains(q, k, v):
             return self._at_once(q, k, v, terms).reshape(shape)
-        if band is not None and _in_blocks(band, n, m, terms):
+        if band is not None and in_blocks(band, n, m, terms):
             kind = torch.float64 if v.dtype == torch.float64 else torch.float32
-            layout: Layout = _blocks(q.shape[0], n, m, band, kind)
-            return self._run(q, k, v, None, terms, layout, [(_block(band), _span(band))] * len(layout.parts))
+            layout: Layout = blocks(q.shape[0], n, m, band, kind)
+            return self._run(
+                q, k, v, None, terms, layout, [(block_of(band), span_of(band))] * len(layout.parts)
+            )
         holes = bias is not None and bool((bias.detach() == -torch.inf).any())
         if (sees_all and not holes) or not n or not m:
             part = Part()
@@ -150,13 +147,13 @@ class CpuBackend(Backend):
             isinstance(mask, Pattern) and not mask.per_sequence and not mask.uses_coords
         )
         plain_bias = bias is None or isinstance(bias, Tensor)
-        if not plain_mask or not plain_bias or _in_blocks(trimmed_band(mask, n, m), n, m, terms):
+        if not plain_mask or not plain_bias or in_blocks(trimmed_band(mask, n, m), n, m, terms):
             return super().packed(q, k, v, q_lengths, k_lengths, terms)
         if (
             n == 1
             and mask is None
             and bias is None
-            and not _threshold(terms.dropout)
+            and not threshold_of(terms.dropout)
             and not _trains(q, k, v)
         ):
             return self._one_query_each(q.to(v.dtype), k.to(v.dtype), v, equal_runs(of_q, of_k), terms)
@@ -203,7 +200,7 @@ class CpuBackend(Backend):
         chosen = [self._choice(v.dtype, train, n, m, q.shape[-1], terms).way for n, m in shapes]
         kernels = tuple(WAYS[way][0] for way in chosen)
         dtypes = tuple(WAYS[way][1] or v.dtype for way in chosen)
-        how = How(layout, kernels, dtypes, terms.scale, _threshold(terms.dropout))
+        how = How(layout, kernels, dtypes, terms.scale, threshold_of(terms.dropout))
         if not train:
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 return compute(q, k, v, bias, how)[0]
@@ -214,7 +211,7 @@ class CpuBackend(Backend):
 
     def _choice(self, dtype: torch.dtype, train: bool, n: int, m: int, head_dim: int, terms: Terms) -> Choice:
         bias = terms.bias
-        writes_weights = bool(_threshold(terms.dropout)) or (
+        writes_weights = bool(threshold_of(terms.dropout)) or (
             bias is not None and torch.is_grad_enabled() and getattr(bias, "requires_grad", True)
         )
         if n == 1 and not train and not writes_weights:
@@ -223,7 +220,7 @@ class CpuBackend(Backend):
         ways = ["plain"] if writes_weights else ["flash", "plain"]
         if half:
             ways += ["plain in float32"] if writes_weights else ["flash in float32"]
-        dropped = bool(_threshold(terms.dropout))
+        dropped = bool(threshold_of(terms.dropout))
         return self.calibration.choose(dtype, train or dropped, dropped, (n * m) ** 0.5, head_dim, ways)
 
 
@@ -240,38 +237,8 @@ def use_calibration(calibration: Calibration | None) -> None:
     _state.calibration = calibration
 
 
-def _threshold(dropout: float) -> int:
-    return min(round(dropout * 256), 255)
-
-
 def _trains(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def _block(band: Band) -> int:
-    assert band.low is not None
-    assert band.high is not None
-    return BLOCK if band.high - band.low < 2 * BLOCK else 2 * BLOCK
-
-
-def _span(band: Band) -> int:
-    assert band.low is not None
-    assert band.high is not None
-    return _block(band) + band.high - band.low
-
-
-def _in_blocks(band: Band | None, n: int, m: int, terms: Terms) -> bool:
-    """Whether blocks of a window compute clearly fewer logits than the whole."""
-    if band is None or band.low is None or band.high is None or terms.bias is not None or n <= _block(band):
-        return False
-    return _span(band) <= 0.7 * m
-
-
-@lru_cache(maxsize=32)
-def _blocks(batch: int, n: int, m: int, band: Band, dtype: torch.dtype) -> Blocks:
-    assert band.low is not None
-    assert band.high is not None
-    return Blocks(batch, n, m, band.low, band.high, _block(band), dtype)
-
-
-__all__ = ["WAYS", "Calibration", "CpuBackend", "measure", "shipped", "use_calibration"]
+__all__ = ["BLOCK", "WAYS", "Calibration", "CpuBackend", "measure", "shipped", "use_calibration"]

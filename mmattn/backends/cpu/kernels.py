@@ -15,6 +15,11 @@ from torch import Tensor
 
 from mmattn.dropout import draw_keep, drop_, dropped
 
+#: Whether this torch has the fused kernel; the names are torch's own affair and may go.
+HAS_FLASH = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu") and hasattr(
+    torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward"
+)
+
 
 class Extras(NamedTuple):
     """What belongs to a group besides its queries, keys and values.

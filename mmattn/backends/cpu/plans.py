@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -12,7 +13,7 @@ from torch import Tensor
 
 #: What a group costs in microseconds however small it is: in half precision the products are quick, their calls
 #: are not.
-_GROUP_COST, _GROUP_COST_HALF = 60.0, 230.0
+GROUP_COST, GROUP_COST_HALF = 60.0, 230.0
 #: What a filled-up token costs in microseconds, and more for each key.
 _TOKEN_COST = (0.3, 0.025)
 #: Longer sequences keep a call of their own length: there hiding what is filled up costs more than a call.
@@ -64,32 +65,36 @@ def plan(
     ):
         order = list(range(len(k_lengths)))  # falling is as good as rising and moves nothing
     runs = [list(run) for _, run in groupby(order, key=lambda i: (q_lengths[i], k_lengths[i]))]
-    groups = [
-        _group(members, q_lengths, k_lengths)
-        for members in (
-            _merged(runs, q_lengths, k_lengths, _GROUP_COST_HALF if half else _GROUP_COST) if fill else runs
-        )
-    ]
+    if fill:
+        runs = merged(runs, q_lengths, k_lengths, GROUP_COST_HALF if half else GROUP_COST, _LONGEST_SHARED)
+    groups = [_group(members, q_lengths, k_lengths) for members in runs]
     q_order, q_back = _moves(q_lengths, order)
     k_order, k_back = (q_order, q_back) if q_lengths == k_lengths else _moves(k_lengths, order)
     return Plan(tuple(groups), q_order, k_order, q_back, k_back)
 
 
-def _merged(
-    runs: list[list[int]], q_lengths: Sequence[int], k_lengths: Sequence[int], group_cost: float
+def merged(
+    runs: list[list[int]],
+    q_lengths: Sequence[int],
+    k_lengths: Sequence[int],
+    group_cost: float,
+    longest: float = math.inf,
 ) -> list[list[int]]:
-    """Join neighbouring runs of equal lengths while filling up costs less than a group of its own."""
-    merged: list[list[int]] = []
+    """Join neighbouring runs of equal lengths while filling up costs less than a group of its own.
+
+    Runs are lists of sequences; those above ``longest`` stay apart.
+    """
+    groups: list[list[int]] = []
     for run in runs:
-        joined = merged[-1] + run if merged else run
+        joined = groups[-1] + run if groups else run
         ends = [lengths[i] for i in (joined[0], joined[-1], run[0]) for lengths in (q_lengths, k_lengths)]
-        if merged and min(ends) > 0 and max(ends) <= _LONGEST_SHARED:
-            more = _filled(joined, q_lengths, k_lengths) - _filled(merged[-1], q_lengths, k_lengths)
+        if groups and min(ends) > 0 and max(ends) <= longest:
+            more = _filled(joined, q_lengths, k_lengths) - _filled(groups[-1], q_lengths, k_lengths)
             if more * (_TOKEN_COST[0] + _TOKEN_COST[1] * max(ends)) < group_cost:
-                merged[-1] = joined
+                groups[-1] = joined
                 continue
-        merged.append(run)
-    return merged
+        groups.append(run)
+    return groups
 
 
 def _filled(members: list[int], q_lengths: Sequence[int], k_lengths: Sequence[int]) -> float:

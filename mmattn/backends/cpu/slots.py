@@ -6,16 +6,14 @@ Sequences of nearly equal length share a group, filled up with zeros, where a ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-#: What a group costs in microseconds however small it is, and what a filled-up token costs, by length.
-_GROUP_COST = 230.0
-_TOKEN_COST = (0.3, 0.025)
+from mmattn.backends.cpu.plans import GROUP_COST_HALF, merged
 
 
 class Stretch(NamedTuple):
@@ -40,14 +38,12 @@ class Slots(NamedTuple):
         total: slots of all groups.
         weights: numbers in the attention weights of one head.
         token_of: ``[total]``, the token in each slot, T where it is empty.
-        slot_of: ``[T]``, the slot of each token.
     """
 
     groups: tuple[Stretch, ...]
     total: int
     weights: int
     token_of: Tensor
-    slot_of: Tensor
 
 
 @lru_cache(maxsize=64)
@@ -60,9 +56,8 @@ def slots(lengths: tuple[int, ...]) -> Slots:
     groups: list[Stretch] = []
     token_of: list[Tensor] = []
     begin = weights = 0
-    for members in _shared(
-        [[i for i in order if lengths[i] == n] for n in sorted({lengths[i] for i in order})], lengths
-    ):
+    runs = [list(run) for _, run in groupby(order, key=lengths.__getitem__)]
+    for members in merged(runs, lengths, lengths, GROUP_COST_HALF):
         of_each = torch.tensor([lengths[i] for i in members])
         longest, count = int(of_each[-1]), len(members)
         place = torch.arange(longest)
@@ -77,23 +72,7 @@ def slots(lengths: tuple[int, ...]) -> Slots:
         begin += count * longest
         weights += count * longest * longest
     where = torch.cat(token_of) if token_of else torch.zeros(0, dtype=torch.long)
-    slot_of = torch.empty(starts[-1] + 1, dtype=torch.long)
-    slot_of[where] = torch.arange(begin)
-    return Slots(tuple(groups), begin, weights, where, slot_of[:-1])
-
-
-def _shared(runs: list[list[int]], lengths: Sequence[int]) -> list[list[int]]:
-    """Join neighbouring runs of equal lengths while filling up costs less than a group of its own."""
-    merged: list[list[int]] = []
-    for run in runs:
-        if merged:
-            rise = lengths[run[0]] - lengths[merged[-1][-1]]
-            cost = len(merged[-1]) * rise * (_TOKEN_COST[0] + _TOKEN_COST[1] * lengths[run[0]])
-            if cost < _GROUP_COST:
-                merged[-1] = merged[-1] + run
-                continue
-        merged.append(run)
-    return merged
+    return Slots(tuple(groups), begin, weights, where)
 
 
 @lru_cache(maxsize=64)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mmattn import backends
 from mmattn.backends import Backend, Bias, Call, Explanation, Mask, Terms
-from mmattn.masks import Pattern
+from mmattn.functional.coordinates import asks_for_coords, with_coords
 
 Lengths = Tensor | Sequence[int]
 
@@ -146,8 +145,8 @@ def _checked(
         of_q, of_k = _checked_lengths(q_lengths, k_lengths, q.shape[0], k.shape[0])
         n, m, same = max(of_q, default=0), max(of_k, default=0), of_q == of_k
         _check_packed(terms, of_q, of_k)
-    if _asks_for_coords(terms):
-        terms = _with_coords(terms, q, k, of_q, of_k)
+    if asks_for_coords(terms):
+        terms = with_coords(terms, q, k, of_q, of_k)
     grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     heads = q.shape[1], k.shape[1]  # the axis of the heads, dense [B, H, N, K] and packed [T, H, K] alike
     call = Call(packed, *heads, q.shape[-1], n, m, same, v.dtype, q.device, grad, terms)
@@ -219,56 +218,3 @@ def _check_packed(terms: Terms, of_q: Sequence[int], of_k: Sequence[int]) -> Non
             f"a packed call takes a bias [H, N, M] of at least N={longest[0]}, M={longest[1]}: "
             f"got shape {list(bias.shape)}"
         )
-
-
-def _asks_for_coords(terms: Terms) -> bool:
-    function = terms.bias is not None and not isinstance(terms.bias, Tensor)
-    return function or (isinstance(terms.mask, Pattern) and terms.mask.uses_coords)
-
-
-def _with_coords(
-    terms: Terms, q: Tensor, k: Tensor, of_q: tuple[int, ...] | None, of_k: tuple[int, ...] | None
-) -> Terms:
-    """The terms with coordinates, counted where there are none, and a packed bias drawn once where that will do."""
-    q_coords, k_coords = terms.q_coords, terms.k_coords
-    if of_q is None or of_k is None:
-        n, m = q.shape[2], k.shape[2]
-        q_coords = torch.arange(m - n, m, device=q.device)[:, None] if q_coords is None else q_coords
-        k_coords = torch.arange(m, device=q.device)[:, None] if k_coords is None else k_coords
-        _check_coords(q_coords, n, "q_coords", "[N, A] or [B, N, A]")
-        _check_coords(k_coords, m, "k_coords", "[M, A] or [B, M, A]")
-        return replace(terms, q_coords=q_coords, k_coords=k_coords)
-    q_coords = _counted(of_q, q.device) if q_coords is None else q_coords
-    k_coords = _counted(of_k, q.device) if k_coords is None else k_coords
-    _check_coords(q_coords, q.shape[0], "q_coords", "[T, A]")
-    _check_coords(k_coords, k.shape[0], "k_coords", "[T, A]")
-    terms = replace(terms, q_coords=q_coords, k_coords=k_coords)
-    if terms.bias is None or isinstance(terms.bias, Tensor):
-        return terms
-    q_longest, k_longest = _common(q_coords, of_q), _common(k_coords, of_k)
-    if q_longest is None or k_longest is None:
-        return terms  # sequence by sequence
-    return replace(terms, bias=terms.bias(q_longest, k_longest))
-
-
-def _check_coords(coords: Tensor, tokens: int, name: str, form: str) -> None:
-    if coords.ndim < 2 or coords.shape[-2] != tokens:
-        raise ValueError(f"{name} must be {form} with {tokens} tokens: got shape {list(coords.shape)}")
-
-
-def _counted(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """0, 1, 2, ... inside each sequence, ``[T, 1]``."""
-    sizes = torch.tensor(lengths, dtype=torch.long)
-    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    return (torch.arange(int(sizes.sum())) - starts)[:, None].to(device)
-
-
-def _common(coords: Tensor, lengths: tuple[int, ...]) -> Tensor | None:
-    """The coordinates of the longest sequence, if those of all others are their beginning."""
-    if not lengths:
-        return None
-    longest = max(range(len(lengths)), key=lengths.__getitem__)
-    begin = sum(lengths[:longest])
-    line = coords[begin : begin + lengths[longest]]
-    places = _counted(lengths, coords.device)[:, 0]
-    return line if torch.equal(line[places], coords) else None
