@@ -119,11 +119,15 @@ def test_gradients_of_gradients_by_math(mask):
     assert torch.autograd.gradgradcheck(call, (q, k, v, bias))
 
 
-def test_gradients_of_gradients_are_refused_by_cpu():
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [(None, "flash_attention_for_cpu_backward is not implemented"), (Window(1, 1), "once_differentiable")],
+)
+def test_gradients_of_gradients_are_refused_by_cpu(mask, message):
     q, k, v = random(1, 2, 5, 3), random(1, 2, 4, 3), random(1, 2, 4, 3)
-    out = attend(q, k, v, backend="cpu")
+    out = attend(q, k, v, mask=mask, backend="cpu")
     (of_q,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match=message):
         of_q.sum().backward()
 
 

@@ -25,7 +25,7 @@ from mmattn.backends.cpu.layouts import Grouped, Layout, Part, Whole
 from mmattn.backends.cpu.node import CpuAttention, How, compute
 from mmattn.backends.cpu.plans import plan
 from mmattn.backends.cpu.windows import BLOCK, block_of, blocks, in_blocks, span_of
-from mmattn.backends.unseen import crop, extent, shifted, tracing
+from mmattn.backends.unseen import crop, extent, nothing, shifted, tracing
 from mmattn.dropout import threshold_of
 from mmattn.masks import Band, Pattern
 
@@ -98,8 +98,12 @@ class CpuBackend(Backend):
             if sees_all and bias is None:
                 q = fold_heads(q, k.shape[1])
             k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
-        if sees_all and bias is None and not threshold_of(terms.dropout) and not _trains(q, k, v):
-            return self._at_once(q, k, v, terms).reshape(shape)
+        causal = band == Band(None, 0)
+        if (sees_all or causal) and bias is None and not threshold_of(terms.dropout):
+            way = self._choice(v.dtype, trains := _trains(q, k, v), n, m, q.shape[3], terms).way
+            # torch knows the gradient of its own kernel, and takes less time to get there than a node of ours
+            if not trains or way == "flash":
+                return self._at_once(q, k, v, causal, way, terms.scale).reshape(shape)
         if band is not None and in_blocks(band, n, m, terms):
             kind = torch.float64 if v.dtype == torch.float64 else torch.float32
             layout: Layout = blocks(q.shape[0], n, m, band, kind)
@@ -117,13 +121,12 @@ class CpuBackend(Backend):
             bias = bias.expand(-1, -1, n, m)
         return self._run(q, k, v, bias, terms, Whole(part), [(q.shape[2], m)]).reshape(shape)
 
-    def _at_once(self, q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
-        """Every query sees every key, and nothing is kept for a backward pass."""
-        n, m = q.shape[2], k.shape[2]
-        if not q.numel() or not m:
-            return torch.zeros_like(q)
-        kernel, dtype = WAYS[self._choice(v.dtype, False, n, m, q.shape[3], terms).way]
-        extras = Extras(None, False, terms.scale, 0)
+    def _at_once(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, way: str, scale: float) -> Tensor:
+        """Every query sees every key, or every one up to its own; no weight is dropped."""
+        if not q.numel() or not k.shape[2]:
+            return nothing(q, k, v)
+        kernel, dtype = WAYS[way]
+        extras = Extras(None, causal, scale, 0)
         if dtype is None and not torch.is_autocast_enabled("cpu"):
             return kernel.forward(q, k, v, extras)[0]
         with torch.autocast("cpu", enabled=False):
@@ -182,7 +185,8 @@ class CpuBackend(Backend):
                 # heads that share keys, as queries that do
                 of_q = q[q_begin:q_end].reshape(count, kv_heads, q.shape[1] // kv_heads, q.shape[2])
                 of_k, of_v = (x[k_begin:k_end].view(count, m, *x.shape[1:]).transpose(1, 2) for x in (k, v))
-                outs.append(self._at_once(of_q, of_k, of_v, terms).reshape(count, *q.shape[1:]))
+                out = self._at_once(of_q, of_k, of_v, False, "flash", terms.scale)
+                outs.append(out.reshape(count, *q.shape[1:]))
             q_begin, k_begin = q_end, k_end
         return torch.cat(outs)
 
