@@ -30,6 +30,12 @@ def test_neighbourhood_on_one_axis_is_a_window():
     assert torch.equal(halves, Window(0, 1).dense(M, M))
 
 
+def test_neighbourhood_of_unsigned_coordinates():
+    coords = torch.arange(M, dtype=torch.uint8)[:, None]
+    dense = Neighbourhood((2,)).dense(M, M, query_coords=coords, key_coords=coords)
+    assert torch.equal(dense, Window(2, 2).dense(M, M))
+
+
 def test_neighbourhood_of_each_sequence():
     queries, keys = torch.randint(0, 6, (B, N, 1)), torch.randint(0, 6, (B, M, 1))
     dense = Neighbourhood((1,)).dense(N, M, query_coords=queries, key_coords=keys)
