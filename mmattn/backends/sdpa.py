@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmattn.backends.base import Backend, Call, Terms, fold_heads, repeat_heads, trimmed_band
-from mmattn.backends.unseen import crop, nothing, shield
+from mmattn.backends.unseen import crop, in_range, nothing, shield
 from mmattn.masks import Band
 
 
@@ -49,6 +49,8 @@ class SdpaBackend(Backend):
         causal = band == Band(None, 0) and terms.bias is None and terms.sinks is None and terms.scale > 0
         mask = None if causal or band == Band(None, None) else terms.drawn_mask(n, m, q.device)
         bias, shape = terms.drawn_bias(), q.shape
+        if bias is not None:
+            bias = in_range(bias, v.dtype)
         add, dead, grouped = None, None, q.shape[1] != k.shape[1]
         if grouped and not causal and mask is None and bias is None and terms.sinks is None:
             q, grouped = fold_heads(q, k.shape[1]), False

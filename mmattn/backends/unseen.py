@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmattn.backends.base import Terms
 from mmattn.masks import Band, Pairs, Pattern
@@ -116,6 +117,56 @@ class _Strip(Pattern):
         return Band(self.low, self.high)
 
 
+class Sight(NamedTuple):
+    """What a boolean mask, True = attend, lets happen.
+
+    Attributes:
+        dead: ``[..., N, 1]``, queries that see no key; None where all see one.
+        unseen: ``[..., M, 1]``, keys that no query sees; None where all are seen.
+        add: 0 where the mask is True, -inf elsewhere; None for a mask too large to keep it.
+    """
+
+    dead: Tensor | None
+    unseen: Tensor | None
+    add: Tensor | None
+
+
+#: Pairs of a mask up to which its numbers are kept as long as the mask lives: 16 MiB.
+_SMALL = 1 << 22
+
+
+#: By mask, while it lives: the layers of a model are given the same one. With the version that was looked at.
+_SIGHTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def sight(mask: Tensor) -> Sight:
+    """What a mask on a CPU lets happen; looked at once as long as it lives and is not changed."""
+    if mask.is_inference():  # its version is not counted
+        return _looked_at(mask)
+    known: tuple[int, Sight] | None = _SIGHTS.get(mask)
+    if known is None or known[0] != mask._version:
+        known = _SIGHTS[mask] = (mask._version, _looked_at(mask))
+    return known[1]
+
+
+def _looked_at(mask: Tensor) -> Sight:
+    seeing, seen = _any(mask, -1), _any(mask, -2)
+    dead = None if bool(seeing.all()) else ~seeing[..., None]
+    unseen = None if bool(seen.all()) else ~seen[..., None]
+    return Sight(dead, unseen, _added(mask) if mask.numel() <= _SMALL else None)
+
+
+def additive(mask: Tensor) -> Tensor:
+    """0 where a mask on a CPU is True, -inf elsewhere, in float32; not to be written to."""
+    add = sight(mask).add
+    return _added(mask) if add is None else add
+
+
+def _added(mask: Tensor) -> Tensor:
+    # -inf is this integer in float32; a product takes a third of the time of masked_fill
+    return (~mask).to(torch.int32).mul_(-(1 << 23)).view(torch.float32)
+
+
 def shield(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Zeros for keys and values that no query sees and for queries that see no key, and which queries those are.
 
@@ -125,14 +176,24 @@ def shield(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
     if mask.device.type != "cpu" or tracing():  # looking would stop a trace or wait for a GPU
         dead, unseen = ~mask.any(-1, keepdim=True), ~mask.any(-2)[..., None]
         return q.masked_fill(dead, 0.0), k.masked_fill(unseen, 0.0), v.masked_fill(unseen, 0.0), dead
-    seeing, seen = _any(mask, -1), _any(mask, -2)
-    if not bool(seen.all()):
-        unseen = ~seen[..., None]
-        k, v = (x if _is_tame(x) else x.masked_fill(unseen, 0.0) for x in (k, v))
-    if bool(seeing.all()):
+    found = sight(mask)
+    if found.unseen is not None:
+        hidden = found.unseen
+        k, v = (x if _is_tame(x) else x.masked_fill(hidden, 0.0) for x in (k, v))
+    if found.dead is None:
         return q, k, v, None
-    dead = ~seeing[..., None]
-    return q if _is_tame(q) else q.masked_fill(dead, 0.0), k, v, dead
+    return q if _is_tame(q) else q.masked_fill(found.dead, 0.0), k, v, found.dead
+
+
+def in_range(bias: Tensor, kind: torch.dtype) -> Tensor:
+    """Numbers to add to logits of a type: the lowest of a wider type means "hidden", and must not become -inf.
+
+    A query whose keys are all hidden in that way sees them all; with -inf in its row it would get NaN.
+    """
+    if torch.finfo(bias.dtype).max <= torch.finfo(kind).max:
+        return bias
+    lowest = torch.finfo(kind).min
+    return bias.masked_fill((bias < lowest) & (bias > -torch.inf), lowest)
 
 
 def _any(mask: Tensor, dim: int) -> Tensor:

@@ -104,3 +104,38 @@ def test_no_sequence_at_all_with_patterns_of_each():
     for mask in (KeyLengths(()), Prefix(()), Segments(()), Segments((), ())):
         for backend in ("cpu", "sdpa", "math"):
             assert attend(x, x, x, mask=mask, backend=backend).shape == (0, H, N, K)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "sdpa", "math", "auto"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_lowest_number_of_a_wider_type_makes_no_nan(backend, dtype):
+    q, k, v = (torch.randn(1, 2, n, 8, dtype=dtype) for n in (3, 5, 5))
+    bias = torch.zeros(3, 5)
+    bias[0] = torch.finfo(torch.float32).min
+    bias[1, 2:] = torch.finfo(torch.float32).min
+    out = attend(q, k, v, bias=bias, backend=backend).float()
+    # float16 is so narrow that its lowest number does not drown the logits
+    even = v.float().mean(2)
+    assert (
+        out[:, :, 0].abs().max() <= v.abs().max()
+        if dtype == torch.float16
+        else torch.allclose(out[:, :, 0], even, atol=2e-2)
+    )
+    alone = attend(q[:, :, 1:2], k[:, :, :2], v[:, :, :2], backend=backend).float()
+    assert torch.allclose(out[:, :, 1:2], alone, atol=2e-2)
+
+
+def test_a_mask_that_is_changed_is_looked_at_again():
+    q, k, v = (torch.randn(1, 1, n, 4) for n in (3, 5, 5))
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    attend(q, k, v, mask=mask, backend="cpu")
+    mask[1] = False
+    mask[2, 1:] = False
+    out = attend(q, k, v, mask=mask, backend="cpu")
+    assert torch.equal(out[0, 0, 1], torch.zeros(4))
+    assert torch.allclose(out[0, 0, 2], v[0, 0, 0])
+    with torch.inference_mode():
+        same = torch.ones(3, 5, dtype=torch.bool)
+        attend(q, k, v, mask=same, backend="cpu")
+        same[2, 1:] = False
+        assert torch.allclose(attend(q, k, v, mask=same, backend="cpu")[0, 0, 2], v[0, 0, 0])

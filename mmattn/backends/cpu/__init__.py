@@ -25,7 +25,7 @@ from mmattn.backends.cpu.layouts import Grouped, Layout, Part, Whole
 from mmattn.backends.cpu.node import CpuAttention, How, compute
 from mmattn.backends.cpu.plans import plan
 from mmattn.backends.cpu.windows import BLOCK, block_of, blocks, in_blocks, span_of
-from mmattn.backends.unseen import crop, extent, nothing, shifted, tracing
+from mmattn.backends.unseen import crop, extent, in_range, nothing, shifted, tracing
 from mmattn.dropout import threshold_of
 from mmattn.masks import Band, Pattern
 
@@ -94,6 +94,8 @@ class CpuBackend(Backend):
         band = None if terms.mask is None else trimmed_band(terms.mask, n, m)
         sees_all = terms.mask is None or band == Band(None, None)
         bias = terms.drawn_bias()
+        if bias is not None:
+            bias = in_range(bias, v.dtype)
         if q.shape[1] != k.shape[1]:
             if sees_all and bias is None:
                 q = fold_heads(q, k.shape[1])
@@ -169,7 +171,7 @@ class CpuBackend(Backend):
         k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
         if bias is not None:
             assert isinstance(bias, Tensor)
-            bias = bias[None]
+            bias = in_range(bias[None], v.dtype)
         holes = bias is not None and bool((bias.detach() == -torch.inf).any())
         parts = [group_part(group, mask, bias if holes else None, bias is not None) for group in how.groups]
         shapes = [(group.queries, group.keys) for group in how.groups]
