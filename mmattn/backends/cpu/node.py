@@ -57,7 +57,7 @@ class CpuAttention(torch.autograd.Function):
         ctx.save_for_backward(*[x for of_part in kept for x in of_part], *([] if bias is None else [bias]))
         ctx.how, ctx.counts, ctx.like = how, [len(of_part) for of_part in kept], (_Like(q), _Like(k))
         ctx.biased = bias is not None
-        return result.data  # autograd lets nobody change the output of a node in place if that is a view
+        return result
 
     @staticmethod
     @once_differentiable
