@@ -11,7 +11,7 @@ from mmattn.backends import Backend, Mask, check_name
 from mmattn.cache import KVCache, Memory
 from mmattn.functional import attend
 from mmattn.gates import HeadGate, gated
-from mmattn.masks import Pattern
+from mmattn.masks import Causal, Pattern
 from mmattn.positions.bias import PositionBias
 from mmattn.positions.rotary import RotaryPositions
 from mmattn.projections import Context, Projected, Projections
@@ -139,6 +139,18 @@ class MultiHeadAttention(Projections):
             ValueError: the query, the context or the cache do not fit the module or each other.
             TypeError: one is packed and the other dense.
         """
+        if (
+            context is None
+            and bias is None
+            and coords is None
+            and cache is None
+            and self.positions is None
+            and self.position_bias is None
+            and self.gate is None
+            and (mask is None or type(mask) is Causal)
+            and isinstance(query, Tensor)
+        ):
+            return self._plain(query, mask)
         asks = self.position_bias is not None or (isinstance(mask, Pattern) and mask.uses_coords)
         self._check_call(query, context, bias, coords, cache, asks)
         values = query.values if isinstance(query, TokenBatch) else query
@@ -173,6 +185,22 @@ class MultiHeadAttention(Projections):
             options |= {"q_lengths": q_sizes, "k_lengths": k_sizes}
             out = attend(q, k, v, q_coords=q_coords, k_coords=k_coords, **options)
         return self._finished(query, values, out)
+
+    def _plain(self, x: Tensor, mask: Mask) -> Tensor:
+        """Dense self-attention without positions, in few steps: between large products each one counts."""
+        self.check(x, None)
+        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        fused: Tensor = self.qkv_proj(x)
+        q, k, v = fused.view(*x.shape[:2], sum(heads), self.head_dim).split_with_sizes(heads, 2)
+        if type(self.q_norm) is not nn.Identity or type(self.k_norm) is not nn.Identity:
+            q, k = self.q_norm(q), self.k_norm(k)
+        out = attend(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask=mask, scale=self.scale,
+            soft_cap=self.soft_cap, sinks=self.sinks, dropout=self.dropout if self.training else 0.0,
+            backend=self.backend,
+        )  # fmt: skip
+        joined: Tensor = self.out_proj(out.transpose(1, 2).reshape(*x.shape[:2], heads[0] * self.head_dim))
+        return joined
 
     def _finished(self, query: TokenBatch | Tensor, values: Tensor, out: Tensor) -> TokenBatch | Tensor:
         """Gate and projection of the heads' results, as tokens of the kind of the query."""

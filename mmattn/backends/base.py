@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmattn.backends.ready import Ready
 from mmattn.masks import Band, Pattern
 
 Mask = Pattern | Tensor | None
@@ -49,8 +50,8 @@ class Terms:
     def drawn_mask(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor | None:
         """The mask as a boolean tensor of four axes that broadcasts to ``[B, H, N, M]``, True = attend."""
         if not isinstance(self.mask, Pattern):
-            return None if self.mask is None else _four_axes(self.mask)
-        return _four_axes(
+            return None if self.mask is None else four_axes(self.mask)
+        return four_axes(
             self.mask.dense(
                 num_queries, num_keys, device, query_coords=self.q_coords, key_coords=self.k_coords
             )
@@ -65,13 +66,14 @@ class Terms:
         if self.bias is None:
             return None
         if isinstance(self.bias, Tensor):
-            return _four_axes(self.bias)
+            return four_axes(self.bias)
         if self.q_coords is None or self.k_coords is None:
             raise ValueError("a bias that is a function needs q_coords and k_coords: got none")
-        return _four_axes(self.bias(self.q_coords, self.k_coords))
+        return four_axes(self.bias(self.q_coords, self.k_coords))
 
 
-def _four_axes(x: Tensor) -> Tensor:
+def four_axes(x: Tensor) -> Tensor:
+    """A mask or bias with axes of length 1 in front, up to four."""
     return x if x.ndim >= 4 else x[(None,) * (4 - x.ndim)]
 
 
@@ -139,6 +141,14 @@ class Backend(ABC):
     def merit(self, call: Call) -> str:
         """Why one would choose this backend for the call."""
         return "it can run the call"
+
+    def ready(self, call: Call) -> Ready | None:
+        """A function of q, k, v and mask alone for all dense calls like this one; None where more must be looked at.
+
+        It is kept for calls of the same shapes, types, scale and wish for gradients, with an equal pattern or a
+        boolean mask of the same shape.
+        """
+        return None
 
     @abstractmethod
     def dense(self, q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:

@@ -19,12 +19,13 @@ from mmattn.backends.base import (
     trimmed_band,
 )
 from mmattn.backends.cpu.calibration import WAYS, Calibration, Choice, measure, shipped
-from mmattn.backends.cpu.hiding import group_part, hides, masked
-from mmattn.backends.cpu.kernels import HAS_FLASH, Extras
+from mmattn.backends.cpu.hiding import group_part, hides, masked, masked_flash
+from mmattn.backends.cpu.kernels import HAS_FLASH, Extras, flash_of
 from mmattn.backends.cpu.layouts import Grouped, Layout, Part, Whole
 from mmattn.backends.cpu.node import CpuAttention, How, compute
 from mmattn.backends.cpu.plans import plan
 from mmattn.backends.cpu.windows import BLOCK, block_of, blocks, in_blocks, span_of
+from mmattn.backends.ready import Ready, forget
 from mmattn.backends.unseen import crop, extent, in_range, nothing, shifted, tracing
 from mmattn.dropout import threshold_of
 from mmattn.masks import Band, Pattern
@@ -80,6 +81,20 @@ class CpuBackend(Backend):
         if band is not None and in_blocks(band, n, m, call.terms):
             layout += f"the window in blocks of {block_of(band)} queries, "
         return f"{layout}the kernel {choice.way!r}: {choice.reason}"
+
+    def ready(self, call: Call) -> Ready | None:
+        """As :meth:`Backend.ready`: torch's kernel, over all keys, those up to the query's own, or a drawn mask."""
+        terms, n, m, band = call.terms, call.num_queries, call.num_keys, call.band
+        plain = terms.bias is None and not threshold_of(terms.dropout) and call.num_heads == call.num_kv_heads
+        if not plain or not n or not m or not call.head_dim or tracing():
+            return None
+        drawn = isinstance(terms.mask, Tensor)
+        plain_band = band in (Band(None, None), Band(None, 0))
+        if isinstance(terms.mask, Pattern) and (not plain_band or hides(terms.mask, n, m)):
+            return None
+        if self._choice(call.dtype, call.grad, n, m, call.head_dim, terms).way != "flash":
+            return None
+        return masked_flash(terms.scale) if drawn else flash_of(band == Band(None, 0), terms.scale)
 
     def dense(self, q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
         if q.dtype != v.dtype or k.dtype != v.dtype:
@@ -241,6 +256,7 @@ _state = _State()
 def use_calibration(calibration: Calibration | None) -> None:
     """Let ``auto`` and ``"cpu"`` choose by this table in this process; ``None``: by the one shipped."""
     _state.calibration = calibration
+    forget()
 
 
 def _trains(*tensors: Tensor | None) -> bool:

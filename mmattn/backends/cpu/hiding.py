@@ -7,10 +7,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mmattn.backends.base import Mask, trimmed_band
+from mmattn.backends.base import Mask, four_axes, trimmed_band
+from mmattn.backends.cpu.kernels import FLASH, Extras
 from mmattn.backends.cpu.layouts import Part
 from mmattn.backends.cpu.plans import Group
-from mmattn.backends.unseen import additive, extent, shield
+from mmattn.backends.ready import Ready
+from mmattn.backends.unseen import additive, extent, shield, shielded, sight
 from mmattn.masks import Band, Pattern
 
 
@@ -27,6 +29,22 @@ def masked(
     if dead is not None and add is not None:
         add = add.masked_fill(dead, 0.0)
     return Part(add=add, dead=dead), q, k, v
+
+
+def masked_flash(scale: float) -> Ready:
+    """torch's fused kernel with a boolean mask ``[..., N, M]``."""
+
+    def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        mask = four_axes(mask)
+        found = sight(mask)
+        q, k, v, dead = shielded(q, k, v, found)
+        add = found.added(mask)
+        if dead is not None:
+            add = add.masked_fill(dead, 0.0)
+        out = FLASH.forward(q, k, v, Extras(add, False, scale, 0))[0]
+        return out if dead is None else out.masked_fill(dead, 0.0)
+
+    return flash
 
 
 def _dead(add: Tensor) -> Tensor | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mmattn.backends.ready import Ready
 from mmattn.dropout import draw_keep, drop_, dropped
 
 #: Whether this torch has the fused kernel; the names are torch's own affair and may go.
@@ -75,6 +76,22 @@ class Flash:
             _adjacent(grad), q, k, v, out, log_sum, 0.0, causal, attn_mask=add, scale=extras.scale
         )
         return of_q, of_k, of_v, None
+
+
+def flash_of(causal: bool, scale: float) -> Ready:
+    """torch's fused kernel without a drawn mask; its gradient is torch's own."""
+    if causal and scale <= 0:  # see _hidden
+        extras = Extras(None, True, scale, 0)
+        return lambda q, k, v, mask: FLASH.forward(q, k, v, extras)[0]
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    def flash(q: Tensor, k: Tensor, v: Tensor, mask: object) -> Tensor:
+        if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
+            q, k, v = _adjacent(q), _adjacent(k), _adjacent(v)
+        out: Tensor = kernel(q, k, v, 0.0, causal, scale=scale)[0]
+        return out
+
+    return flash
 
 
 def _adjacent(x: Tensor) -> Tensor:
