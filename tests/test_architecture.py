@@ -35,8 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters": {"tokens", "positions", "dropout"},
     "convert": {"attention", "positions"},
     "gates": set(),
-    "observe": {"functional", "attention", "backends", "masks", "tokens"},
-    "plugins": {"attention", "masks", "tokens"},
+    "plugins": {"attention", "functional", "backends", "masks", "positions", "tokens"},
+    "observation": {"plugins", "functional", "attention", "backends", "masks", "positions", "tokens"},
     "report": set(),
 }
 
@@ -51,7 +51,8 @@ SURFACE = {
     "RotaryPositions", "Segments", "SinusoidalPositions", "TextNgrams", "TextTokens", "TokenBatch",
     "Window", "attend", "attention_weights", "build_classifier", "build_decoder", "build_encoder",
     "explain", "from_additive_mask", "from_attention_mask", "from_attn_mask", "from_batch_mask",
-    "from_key_padding_mask", "from_sdpa_mask", "ntk_base", "use_calibration",
+    "from_key_padding_mask", "from_sdpa_mask", "head_importance", "ntk_base", "observe", "padding_lint",
+    "plug_in", "prune_heads", "pruned_heads", "relevance", "set_head_mask", "unplug", "use_calibration",
 }  # fmt: skip
 
 

@@ -50,5 +50,7 @@ def test_import_loads_nothing_optional_and_changes_nothing():
     assert OPTIONAL.isdisjoint(loaded)
     assert unchanged
     assert not [
-        name for name in ours if name.startswith(("mmattn.training", "mmattn.report", "mmattn.plugins"))
+        name
+        for name in ours
+        if name.startswith(("mmattn.training", "mmattn.report", "mmattn.plugins", "mmattn.observation"))
     ]

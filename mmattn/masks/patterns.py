@@ -111,7 +111,9 @@ class Neighbourhood(Pattern):
                 f"for {pairs.query_coords.shape[-1]} axes"
             )
         # unsigned integers would wrap around below 0
-        of_k, of_q = (c if c.is_floating_point() else c.long() for c in (pairs.key_coords, pairs.query_coords))
+        of_k, of_q = (
+            c if c.is_floating_point() else c.long() for c in (pairs.key_coords, pairs.query_coords)
+        )
         apart = (of_k - of_q).abs()
         inside = [apart[..., axis] <= radius for axis, radius in enumerate(self.radius)]
         return torch.stack(inside).all(0) if len(inside) > 1 else inside[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmattn.adapters.audio import AudioFrames
-from mmattn.observe import observe_weights
+from mmattn.observation import observe
 from mmattn.report import AttentionExample, AttentionLayer, Picture, Sentence, Spectrogram
 from mmattn.training.data import Example, ExampleSet
 from mmattn.training.module import ClassificationTask
@@ -42,10 +42,10 @@ def pooling_mass(task: ClassificationTask, examples: ExampleSet, most: int = 100
     for index in range(min(most, len(examples))):
         example = examples[index]
         assert example.relevant is not None
-        with observe_weights(task) as weights:
+        with observe(task, weights=True, layers=POOL) as record:
             task([example.item])
         matters = relevant_tokens(task.adapter.regions([example.item])[0], example.relevant)
-        masses.append(float(weights[POOL][0][0][:, 0, matters].sum(-1).mean()))
+        masses.append(float(record[POOL].weights[0, :, 0, matters].sum(-1).mean()))
         shares.append(float(matters.float().mean()))
     return sum(masses) / len(masses), sum(shares) / len(shares)
 
@@ -74,14 +74,14 @@ def attention_examples(task: ClassificationTask, examples: ExampleSet) -> list[A
 
 
 def _example(task: ClassificationTask, example: Example, caption: str) -> AttentionExample:
-    with observe_weights(task) as weights:
+    with observe(task, weights=True) as record:
         probabilities = task([example.item]).softmax(-1)[0]
     regions = task.adapter.regions([example.item])[0]
     assert example.relevant is not None
     matters = relevant_tokens(regions, example.relevant)
     layers = []
-    for name, calls in weights.items():
-        heads = calls[0][0].mean(1)  # [H, T]: mean over the queries; the pool has one
+    for name, seen in record.items():
+        heads = seen.weights[0].mean(1)  # [H, T]: mean over the queries; the pool has one
         title = "pooling query" if name == POOL else f"block {int(name.split('.')[2]) + 1}, mean over queries"
         layers.append(
             AttentionLayer(title, heads.tolist(), heads[:, matters].sum(-1).clamp(max=1.0).tolist())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmattn import Block, Causal, RotaryPositions, TokenBatch, Window, fused
-from mmattn.observe import observe_weights
+from mmattn.observation import observe
 
 LENGTHS = [7, 3, 0, 11, 3, 1, 13]
 TOTAL = sum(LENGTHS)
@@ -180,8 +180,8 @@ def test_who_only_looks_leaves_it_fused(make_block):
     torch.manual_seed(5)
     alone = block(tokens).values
     torch.manual_seed(5)
-    with observe_weights(block) as seen:
+    with observe(block) as record:
         assert block.unfused(tokens) is None
         watched = block(tokens).values
     assert torch.equal(alone, watched)
-    assert [len(calls[0]) for calls in seen.values()] == [len(LENGTHS)]
+    assert [seen.q_lengths.tolist() for seen in record.values()] == [list(LENGTHS)]

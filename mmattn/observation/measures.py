@@ -11,7 +11,7 @@ from torch import Tensor
 from mmattn.backends import Bias, Mask
 from mmattn.functional import explain
 from mmattn.masks import Pattern
-from mmattn.observe.strips import Sheet, Strip, sheets
+from mmattn.observation.strips import Sheet, Strip, sheets
 
 # Powers of e down to -80 are lost beside the largest of a row, which is 1, even in float64, and are made 0. Below
 # -87 torch's float32 exp on a CPU takes up to a hundred times as long, and 0 * -inf would be NaN where 0 * -80 is 0.

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten
 
 from mmattn import ALiBi, Causal, KeyLengths, Window, attention_weights
 from mmattn.masks import Neighbourhood, Pattern, Prefix, Segments
-from mmattn.observe.measures import Statistics, statistics
+from mmattn.observation.measures import Statistics, statistics
 
 B, H, H_KV, N, M, K = 2, 6, 3, 5, 7, 11
 SEGMENTS = Segments(((0, 0, 1, 1, 2), (0, 1, 1, 1, 1)), ((0, 0, 0, 1, 1, 1, 1), (1, 1, 0, 0, 0, 0, 0)))
