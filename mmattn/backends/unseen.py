@@ -216,7 +216,7 @@ def _is_tame(x: Tensor) -> bool:
     laid = x.transpose(1, 2)
     if laid.is_contiguous():  # heads beside each other in each token, as projections leave them
         flat = laid.view(-1)
-        return bool(torch.dot(flat, flat) < 1e8)
+        return torch.dot(flat, flat).item() < 1e8
     # token by token: the norm of a whole view with gaps takes torch six times as long
     return bool(torch.linalg.vector_norm(x, dim=-1).amax() < 1e4)
 

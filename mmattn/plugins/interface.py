@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.backends import Mask, Terms
+from mmattn.backends import Backend, Mask, Terms
+from mmattn.functional import attend
 from mmattn.masks import Causal, Window
 from mmattn.masks.patterns import Align
 from mmattn.plugins.calls import HostCall, both, in_autocast, in_range, run, weights_of
@@ -88,19 +89,51 @@ def core_attention(
         (torch.Size([2, 7, 4, 8]), torch.Size([2, 4, 7, 7]))
     """
     _check_known(module, kwargs, attention_mask)
+    site = site_of(module)
+    if (
+        (site is None or site.only_routes)
+        and cache is None
+        and position_bias is None
+        and softcap is None
+        and s_aux is None
+        and (attention_mask is None or attention_mask.dtype == torch.bool)
+        and _as_it_is(query, key, value)
+        and not _wanted(module, kwargs)
+    ):
+        mask: Mask = attention_mask
+        if mask is None:
+            mask = _pattern(module, query.shape[2], is_causal, sliding_window)
+        backend: str | Backend = "auto"
+        if site is not None:
+            site.count(routed=True)
+            backend = site.backend
+        return _tokens_first(
+            attend(query, key, value, mask=mask, scale=scaling, dropout=dropout, backend=backend)
+        ), None
     if cache is not None:
         key, value = _stored(module, key, value, cache, kwargs)
     q, k, v = in_autocast(query, key, value)
     if q.shape[0] != k.shape[0]:  # learned queries, shared by the batch
         q = q.expand(k.shape[0], *q.shape[1:])
     mask, bias = _mask(module, q, attention_mask, position_bias, is_causal, sliding_window)
-    site = site_of(module) or Site(type(module).__name__)
+    site = site or Site(type(module).__name__)
     if site.window is not None:
         mask = both(mask, site.window, q, k)
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     call = HostCall(q, k, v, Terms(scale, mask, bias, softcap, _sinks(s_aux, q), dropout), _tokens_first)
     out = run(site, call)
     return out, weights_of(call).to(query.dtype) if _wanted(module, kwargs) else None
+
+
+def _as_it_is(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the core takes these tensors without changing one."""
+    return (
+        q.is_cpu
+        and not torch.is_autocast_enabled("cpu")
+        and q.shape[0] == k.shape[0]
+        and k.shape == v.shape
+        and q.dtype == k.dtype == v.dtype
+    )
 
 
 def _mask(
