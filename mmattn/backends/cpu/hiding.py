@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmattn.backends.base import Mask, four_axes, trimmed_band
-from mmattn.backends.cpu.kernels import FLASH, Extras
+from mmattn.backends.cpu.kernels import adjacent
 from mmattn.backends.cpu.layouts import Part
 from mmattn.backends.cpu.plans import Group
 from mmattn.backends.ready import Ready
@@ -41,7 +42,8 @@ def masked_flash(scale: float) -> Ready:
         add = found.added(mask)
         if dead is not None:
             add = add.masked_fill(dead, 0.0)
-        out = FLASH.forward(q, k, v, Extras(add, False, scale, 0))[0]
+        q, k, v = adjacent(q), adjacent(k), adjacent(v)
+        out = F.scaled_dot_product_attention(q, k, v, add.to(q.dtype), scale=scale)
         return out if dead is None else out.masked_fill(dead, 0.0)
 
     return flash

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmattn.backends.ready import Ready
 from mmattn.dropout import draw_keep, drop_, dropped
@@ -59,7 +60,7 @@ class Flash:
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, extras: Extras) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As :meth:`Kernel.forward`."""
-        q, k, v = _adjacent(q), _adjacent(k), _adjacent(v)
+        q, k, v = adjacent(q), adjacent(k), adjacent(v)
         causal, add = _hidden(q, k, extras)
         out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, causal, attn_mask=add, scale=extras.scale
@@ -73,28 +74,25 @@ class Flash:
         q, k, v, log_sum = saved
         causal, add = _hidden(q, k, extras)
         of_q, of_k, of_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            _adjacent(grad), q, k, v, out, log_sum, 0.0, causal, attn_mask=add, scale=extras.scale
+            adjacent(grad), q, k, v, out, log_sum, 0.0, causal, attn_mask=add, scale=extras.scale
         )
         return of_q, of_k, of_v, None
 
 
 def flash_of(causal: bool, scale: float) -> Ready:
-    """torch's fused kernel without a drawn mask; its gradient is torch's own."""
+    """torch's fused kernel without a drawn mask, by torch's public function, which calls it with less around it."""
     if causal and scale <= 0:  # see _hidden
         extras = Extras(None, True, scale, 0)
         return lambda q, k, v, mask: FLASH.forward(q, k, v, extras)[0]
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
     def flash(q: Tensor, k: Tensor, v: Tensor, mask: object) -> Tensor:
-        if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
-            q, k, v = _adjacent(q), _adjacent(k), _adjacent(v)
-        out: Tensor = kernel(q, k, v, 0.0, causal, scale=scale)[0]
-        return out
+        q, k, v = adjacent(q), adjacent(k), adjacent(v)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
 
     return flash
 
 
-def _adjacent(x: Tensor) -> Tensor:
+def adjacent(x: Tensor) -> Tensor:
     """A tensor in which the features of a head lie side by side, as torch's kernel takes for granted."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
