@@ -188,7 +188,8 @@ class MultiHeadAttention(Projections):
 
     def _plain(self, x: Tensor, mask: Mask) -> Tensor:
         """Dense self-attention without positions, in few steps: between large products each one counts."""
-        self.check(x, None)
+        if x.ndim != 3 or x.shape[2] != self.embed_dim or self.context_dim is not None:
+            self.check(x, None)  # says what is wrong
         heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
         fused: Tensor = self.qkv_proj(x)
         q, k, v = fused.view(*x.shape[:2], sum(heads), self.head_dim).split_with_sizes(heads, 2)

@@ -12,6 +12,7 @@ from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mmattn.training.data import ClassificationData
+from mmattn.training.memory import keep_freed_memory
 from mmattn.training.module import ClassificationTask
 from mmattn.training.predictions import WritePredictions
 from mmattn.training.record import RecordRun
@@ -93,6 +94,7 @@ def main(model_class: type[ClassificationTask], program: str) -> None:
         subcommand = next((word for word in args if word in known), "fit")
         rest = " ".join(word for word in args if word not in known)
         sys.exit(f"error: the subcommand comes before --config: python -m {program} {subcommand} {rest}")
+    keep_freed_memory()
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}.utilities.rank_zero").addFilter(_no_advertisement)
     ConsoleCLI(model_class)
