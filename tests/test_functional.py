@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.properties import BACKENDS, eager_flex
 from mmattn import ALiBi, Causal, KeyLengths, Window, attend, attention_weights
+from mmattn.backends import MathBackend
 
 B, H, H_KV, N, M, K = 2, 6, 3, 5, 7, 11
 each_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS.keys())
@@ -250,3 +251,20 @@ def test_attention_weights(qkv):
     assert not weights[1][:, ~Causal().dense(N, M)].any()
     out = weights @ v.repeat_interleave(H // H_KV, 1)
     torch.testing.assert_close(out, attend(q, k, v, mask=mask))
+
+
+def test_what_is_remembered_of_a_call_does_not_outlive_its_scale():
+    q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
+    scale = torch.tensor(0.5)
+    before = attend(q, k, v, scale=scale)
+    scale.fill_(2.0)
+    assert torch.allclose(attend(q, k, v, scale=scale), attend(q, k, v, scale=2.0))
+    assert not torch.allclose(attend(q, k, v, scale=scale), before, atol=1e-3)
+
+
+def test_a_backend_need_not_be_hashable():
+    class Own(MathBackend):
+        __hash__ = None
+
+    q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
+    assert torch.allclose(attend(q, k, v, backend=Own()), attend(q, k, v), atol=1e-6)

@@ -79,6 +79,8 @@ def attend(
         and (mask is None or type(mask) is Causal or type(mask) is Tensor)
         and soft_cap is None
         and (sinks is q_coords is k_coords is k_lengths is None)
+        and isinstance(backend, str)
+        and (scale is None or type(scale) is float)  # what else could be given might change under its key
         and not _is_special(q, k, v)
     ):
         grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
@@ -91,8 +93,7 @@ def attend(
     call, of_q, of_k = _checked(q, k, v, terms, q_lengths, k_lengths)
     chosen = backends.choose(call, backend)
     if key is not None and ready.is_new(key):
-        prepare = getattr(chosen, "ready", None)  # an object handed in may have none
-        ready.remember(key, prepare(call) if prepare and q.dtype == k.dtype == v.dtype else None)
+        ready.remember(key, chosen.ready(call) if q.dtype == k.dtype == v.dtype else None)
     if of_q is None or of_k is None:
         return chosen.dense(q, k, v, call.terms)
     return chosen.packed(q, k, v, of_q, of_k, call.terms)

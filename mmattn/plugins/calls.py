@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -75,21 +74,28 @@ def host_call(
     if add is not None and add.dtype == torch.bool:
         mask = add if mask is None else add & _drawn(mask, q, k)
     elif add is not None:
-        bias = in_range(add, q.dtype)
+        bias = add
     if site.window is not None:
         mask = both(mask, site.window, q, k)
     return HostCall(q, k, v, Terms(scale, mask, bias, soft_cap, sinks, dropout), back)
 
 
-def in_range(bias: Tensor, kind: torch.dtype) -> Tensor:
-    """Numbers added to logits of a type: hosts hide keys by the lowest of a wider one, which must not become -inf.
+def straight(
+    site: Site, q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None, dropout: float
+) -> Tensor | None:
+    """The result of a call that the core takes as it is; None where more is wanted, or it must be brought into form.
 
-    A query whose keys are all hidden in that way sees them evenly; with -inf it would get NaN.
+    It is what :func:`host_call` and :func:`run` give, with less Python between the host's large products.
     """
-    if torch.finfo(bias.dtype).max <= torch.finfo(kind).max:
-        return bias
-    lowest = torch.finfo(kind).min
-    return bias.masked_fill((bias < lowest) & (bias > -math.inf), lowest)
+    if not site.only_routes or not q.is_cpu or q.ndim != 4 or torch.is_autocast_enabled("cpu"):
+        return None
+    shape, of_keys = q.shape, k.shape
+    if of_keys != v.shape or shape[0] != of_keys[0] or shape[1] % of_keys[1] or shape[3] != of_keys[3]:
+        return None
+    if site.num_heads not in (None, shape[1]):  # its heads lie elsewhere
+        return None
+    site.count(routed=True)
+    return attend(q, k, v, mask=mask, scale=scale, dropout=dropout, backend=site.backend)
 
 
 def in_autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -231,8 +237,3 @@ def masked_result(site: Site, out: Tensor) -> Tensor:
 
 def _as_it_is(out: Tensor) -> Tensor:
     return out
-
-
-def without_dropout(terms: Terms) -> Terms:
-    """The same terms, nothing dropped."""
-    return replace(terms, dropout=0.0)

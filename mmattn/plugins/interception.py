@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from mmattn.functional import attend
 from mmattn.masks import Causal
-from mmattn.plugins.calls import from_sdpa, masked_result, observed_weights, run
+from mmattn.plugins.calls import from_sdpa, masked_result, observed_weights, run, straight
 from mmattn.plugins.logits import PRODUCTS, on_baddbmm, on_product
 from mmattn.plugins.multi_head import on_multi_head_attention_forward
 from mmattn.plugins.site import Seen, Site
@@ -46,7 +45,7 @@ class Interceptor(TorchFunctionMode):
 
 def on_sdpa(site: Site, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``scaled_dot_product_attention``."""
-    if site.only_routes and (done := _directly(site, *args, **kwargs)) is not None:
+    if site.only_routes and (done := _straight(site, *args, **kwargs)) is not None:
         return done
     named = {_SDPA_NAMES.get(name, name): value for name, value in kwargs.items()}
     if site.computed:
@@ -62,7 +61,7 @@ def on_sdpa(site: Site, func: Callable[..., Any], args: tuple[Any, ...], kwargs:
 _TOP_LEFT = Causal("top-left")
 
 
-def _directly(
+def _straight(
     site: Site,
     query: Tensor,
     key: Tensor,
@@ -73,15 +72,9 @@ def _directly(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor | None:
-    """The result of a call that the core takes as it is; None where it must be brought into form."""
-    shape = query.shape
-    if attn_mask is not None or not query.is_cpu or len(shape) != 4 or key.shape != value.shape:
+    if attn_mask is not None:
         return None
-    if shape[:2] != key.shape[:2] or shape[3] != key.shape[3] or torch.is_autocast_enabled("cpu"):
-        return None
-    site.count(routed=True)
-    mask = _TOP_LEFT if is_causal else None
-    return attend(query, key, value, mask=mask, scale=scale, dropout=dropout_p, backend=site.backend)
+    return straight(site, query, key, value, _TOP_LEFT if is_causal else None, scale, dropout_p)
 
 
 _SDPA_NAMES = {"query": "q", "key": "k", "value": "v"}

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.backends import Backend, Mask, Terms
-from mmattn.functional import attend
+from mmattn.backends import Mask, Terms
 from mmattn.masks import Causal, Window
 from mmattn.masks.patterns import Align
-from mmattn.plugins.calls import HostCall, both, in_autocast, in_range, run, weights_of
+from mmattn.plugins.calls import HostCall, both, in_autocast, run, straight, weights_of
 from mmattn.plugins.find import calls
 from mmattn.plugins.site import Site, site_of
 
@@ -89,51 +88,31 @@ def core_attention(
         (torch.Size([2, 7, 4, 8]), torch.Size([2, 4, 7, 7]))
     """
     _check_known(module, kwargs, attention_mask)
-    site = site_of(module)
+    site = site_of(module) or Site(type(module).__name__)
+    plain = cache is None and position_bias is None and softcap is None and s_aux is None
     if (
-        (site is None or site.only_routes)
-        and cache is None
-        and position_bias is None
-        and softcap is None
-        and s_aux is None
+        plain
         and (attention_mask is None or attention_mask.dtype == torch.bool)
-        and _as_it_is(query, key, value)
         and not _wanted(module, kwargs)
     ):
-        mask: Mask = attention_mask
-        if mask is None:
-            mask = _pattern(module, query.shape[2], is_causal, sliding_window)
-        backend: str | Backend = "auto"
-        if site is not None:
-            site.count(routed=True)
-            backend = site.backend
-        return _tokens_first(
-            attend(query, key, value, mask=mask, scale=scaling, dropout=dropout, backend=backend)
-        ), None
+        seen: Mask = attention_mask
+        if seen is None:
+            seen = _pattern(module, query.shape[2], is_causal, sliding_window)
+        done = straight(site, query, key, value, seen, scaling, dropout)
+        if done is not None:
+            return _tokens_first(done), None
     if cache is not None:
         key, value = _stored(module, key, value, cache, kwargs)
     q, k, v = in_autocast(query, key, value)
     if q.shape[0] != k.shape[0]:  # learned queries, shared by the batch
         q = q.expand(k.shape[0], *q.shape[1:])
     mask, bias = _mask(module, q, attention_mask, position_bias, is_causal, sliding_window)
-    site = site or Site(type(module).__name__)
     if site.window is not None:
         mask = both(mask, site.window, q, k)
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     call = HostCall(q, k, v, Terms(scale, mask, bias, softcap, _sinks(s_aux, q), dropout), _tokens_first)
     out = run(site, call)
     return out, weights_of(call).to(query.dtype) if _wanted(module, kwargs) else None
-
-
-def _as_it_is(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether the core takes these tensors without changing one."""
-    return (
-        q.is_cpu
-        and not torch.is_autocast_enabled("cpu")
-        and q.shape[0] == k.shape[0]
-        and k.shape == v.shape
-        and q.dtype == k.dtype == v.dtype
-    )
 
 
 def _mask(
@@ -151,7 +130,7 @@ def _mask(
         return attention_mask, bias
     if not attention_mask.is_floating_point():
         raise ValueError(f"an attention mask must be boolean or floating-point: got {attention_mask.dtype}")
-    return None, in_range(attention_mask if bias is None else bias + attention_mask, q.dtype)
+    return None, attention_mask if bias is None else bias + attention_mask
 
 
 def _pattern(
