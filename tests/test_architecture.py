@@ -37,8 +37,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gates": set(),
     "plugins": {"attention", "functional", "backends", "masks", "positions", "tokens"},
     "observation": {"plugins", "functional", "attention", "backends", "masks", "positions", "tokens"},
+    "conformer": {"attention", "blocks", "dropout", "backends", "masks", "positions", "tokens"},
+    "recognition": {
+        "adapters", "attention", "blocks", "builders", "cache", "conformer", "dropout", "encoder",
+        "functional", "masks", "observation", "positions", "tokens",
+    },
+    "language": {"adapters", "builders", "dropout", "encoder", "heads", "tokens"},
+    "translation": {
+        "adapters", "attention", "builders", "cache", "decoder", "dropout", "encoder", "functional", "heads",
+        "masks", "observation", "positions", "tokens",
+    },
+    "vit": {
+        "adapters", "attention", "blocks", "builders", "dropout", "encoder", "heads", "positions",
+        "registers", "tokens",
+    },
+    "inference": {
+        "adapters", "attention", "builders", "conformer", "decoder", "dropout", "encoder", "heads",
+        "language", "observation", "positions", "recognition", "tokens", "translation", "vit",
+    },
     "report": set(),
-}
+}  # fmt: skip
 
 #: Rooms above the library proper: only what is public, by the name under which it is public.
 USES_PUBLIC_NAMES = {"training"}

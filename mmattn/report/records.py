@@ -14,6 +14,8 @@ from mmattn.report.examples import AttentionExample
 
 SCHEMA_VERSION = 1
 DOMAINS = ("vision", "speech", "text")
+#: A run may train one trunk for all of them.
+RUN_DOMAINS = (*DOMAINS, "joint")
 ATTENTION = "multi-head attention"
 UNIFORM = "uniform attention (control)"
 LINEAR = "linear model (control)"
@@ -51,7 +53,7 @@ class RunRecord:
 
     Attributes:
         name: of the run, for the reader.
-        domain: ``vision``, ``speech`` or ``text``.
+        domain: ``vision``, ``speech``, ``text``, or ``joint`` for all at once.
         arm: what is compared: ``attention``, ``uniform``, ...
         seed: of the run.
         config: the resolved configuration, plain JSON data.
@@ -75,7 +77,7 @@ class RunRecord:
     """
 
     name: str
-    domain: Literal["vision", "speech", "text"]
+    domain: Literal["vision", "speech", "text", "joint"]
     arm: str
     seed: int
     config: dict[str, Any]
@@ -99,7 +101,8 @@ class RunRecord:
             f"RunRecord.schema_version must be {SCHEMA_VERSION}",
             self.schema_version,
         )
-        require(self.domain in DOMAINS, f"RunRecord.domain must be one of {', '.join(DOMAINS)}", self.domain)
+        known = ", ".join(RUN_DOMAINS)
+        require(self.domain in RUN_DOMAINS, f"RunRecord.domain must be one of {known}", self.domain)
         for name in ("parameters", "samples_per_second", "peak_memory_bytes", "wall_seconds"):
             value = getattr(self, name)
             require(value >= 0 and math.isfinite(value), f"RunRecord.{name} must not be negative", value)

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from mmattn.training.data import ClassificationData
 from mmattn.training.memory import keep_freed_memory
-from mmattn.training.module import ClassificationTask
 from mmattn.training.predictions import WritePredictions
 from mmattn.training.record import RecordRun
 from mmattn.training.sentences import one_sentence
+from mmattn.training.task import Task
 
 
 class OneSentenceParser(LightningArgumentParser):
@@ -36,12 +36,11 @@ class TaskCLI(LightningCLI):
         run: whether to run the subcommand, or only to build everything that it needs.
     """
 
-    def __init__(
-        self, model_class: type[ClassificationTask], args: Sequence[str] | None = None, run: bool = True
-    ) -> None:
+    def __init__(self, model_class: type[Task], args: Sequence[str] | None = None, run: bool = True) -> None:
+        self._task = model_class
         super().__init__(
             model_class,
-            ClassificationData,
+            model_class.data_class,
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
@@ -59,14 +58,25 @@ class TaskCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The number and names of the classes come from the data."""
-        for name in ("num_classes", "class_names"):
-            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+        """What the task takes from the data, such as the number and names of the classes."""
+        for argument, attribute in self._task.from_data.items():
+            parser.link_arguments(f"data.{attribute}", f"model.{argument}", apply_on="instantiate")
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer, and check that the first two fit each other."""
         super().instantiate_classes()
         self.model.check_data(self.datamodule)
+        self.model.recipe = self._recipe()
+
+    def _recipe(self) -> dict[str, Any]:
+        """Class and arguments of the task as plain data, with what came from the data."""
+        config = self.config if self.subcommand is None else self.config[self.subcommand]
+        parser = self._parser(self.subcommand)
+        arguments = dict(yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))["model"])
+        for argument, attribute in self._task.from_data.items():
+            value = getattr(self.datamodule, attribute)
+            arguments[argument] = list(value) if isinstance(value, tuple) else value
+        return {"class_path": f"{self._task.__module__}.{self._task.__qualname__}", "init_args": arguments}
 
 
 class ConsoleCLI(TaskCLI):
@@ -86,7 +96,7 @@ class ConsoleCLI(TaskCLI):
             raise SystemExit(f"error: {one_sentence(str(error))}") from error
 
 
-def main(model_class: type[ClassificationTask], program: str) -> None:
+def main(model_class: type[Task], program: str) -> None:
     """Run a task's command line with the arguments of the process."""
     args = sys.argv[1:]
     if args and args[0].split("=")[0] in ("--config", "-c"):

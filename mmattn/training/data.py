@@ -36,16 +36,28 @@ class Batch(NamedTuple):
     relevant: list[tuple[int, ...] | None]
 
 
-class ExampleSet(Dataset[Example], ABC):
-    """A map-style data set of :class:`Example` that can tell the size of an item without loading it."""
+class Pair(NamedTuple):
+    """One raw example of a task that gives text: a wave or a ``str``, and the text that belongs to it."""
 
-    class_names: tuple[str, ...]
+    item: Any
+    target: str
+
+
+class PairBatch(NamedTuple):
+    """Pairs of one step: B raw items and B texts."""
+
+    items: list[Any]
+    targets: list[str]
+
+
+class SizedSet(Dataset[Any], ABC):
+    """A map-style data set that can tell the size of an item without loading it."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Example: ...
+    def __getitem__(self, index: int) -> Any: ...
 
     @abstractmethod
     def size(self, index: int) -> int:
@@ -56,6 +68,15 @@ class ExampleSet(Dataset[Example], ABC):
         """Hexadecimal digest of the content: equal for equal data, whatever machine or folder it lies in."""
 
 
+class ExampleSet(SizedSet):
+    """A :class:`SizedSet` of :class:`Example`, which have classes."""
+
+    class_names: tuple[str, ...]
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Example: ...
+
+
 def collate(examples: Sequence[Example]) -> Batch:
     """Put examples into one batch without padding: pictures of one shape are stacked, all else stays a list."""
     items: Any = [example.item for example in examples]
@@ -63,6 +84,11 @@ def collate(examples: Sequence[Example]) -> Batch:
         items = torch.stack(items)
     labels = torch.tensor([example.label for example in examples], dtype=torch.long)
     return Batch(items, labels, [example.relevant for example in examples])
+
+
+def collate_pairs(pairs: Sequence[Pair]) -> PairBatch:
+    """Put pairs into one batch without padding."""
+    return PairBatch([pair.item for pair in pairs], [pair.target for pair in pairs])
 
 
 class LengthBatchSampler(Sampler[list[int]]):
@@ -129,8 +155,8 @@ class LengthBatchSampler(Sampler[list[int]]):
         return batches
 
 
-class ClassificationData(LightningDataModule, ABC):
-    """Base of every classification data module: ``build`` makes the sets, the loaders are the same for all.
+class TaskData(LightningDataModule, ABC):
+    """Base of every data module: ``build`` makes the sets, the loaders are the same for all.
 
     Args:
         batch_size: examples per step.
@@ -156,10 +182,10 @@ class ClassificationData(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.length_pool = length_pool
         self.max_size = max_size
-        self._sets: dict[str, ExampleSet] | None = None
+        self._sets: dict[str, Any] | None = None
 
     @abstractmethod
-    def build(self) -> dict[str, ExampleSet]:
+    def build(self) -> dict[str, Any]:
         """Make the sets ``train``, ``val`` and ``test``; further test sets have names ``test_...``.
 
         Raises:
@@ -167,11 +193,15 @@ class ClassificationData(LightningDataModule, ABC):
             ValueError: files are unreadable or mislabelled; the message names all of them.
         """
 
+    def collate(self, examples: Sequence[Any]) -> Any:
+        """Put examples into one batch: pairs, unless a subclass knows better."""
+        return collate_pairs(examples)
+
     @property
-    def sets(self) -> dict[str, ExampleSet]:
+    def sets(self) -> dict[str, Any]:
         """The sets ``train``, ``val`` and ``test``, built once on first use."""
         if self._sets is None:
-            self._sets = self.build()
+            self._sets = dict(self.build())
         return self._sets
 
     @property
@@ -191,16 +221,6 @@ class ClassificationData(LightningDataModule, ABC):
             raise TypeError(f"a tokenizer learns from strings: got {type(texts[0]).__name__}")
         return texts
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes in the order of their labels."""
-        return self.sets["train"].class_names
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
     def fingerprint(self) -> dict[str, str]:
         """Digest of each set's content."""
         return {name: examples.fingerprint() for name, examples in self.sets.items()}
@@ -218,13 +238,13 @@ class ClassificationData(LightningDataModule, ABC):
             examples,
             batch_sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=self.collate,
             persistent_workers=self.num_workers > 0,
         )
 
     def _in_order(self, name: str) -> DataLoader[Any]:
         return DataLoader(
-            self.sets[name], batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=collate
+            self.sets[name], batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=self.collate
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -238,3 +258,31 @@ class ClassificationData(LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader[Any]:
         """Test examples in order."""
         return self._in_order("test")
+
+
+class ClassificationData(TaskData):
+    """Base of every classification data module; the arguments are those of :class:`TaskData`."""
+
+    @abstractmethod
+    def build(self) -> dict[str, ExampleSet]:
+        """Make the sets ``train``, ``val`` and ``test``; further test sets have names ``test_...``.
+
+        Raises:
+            FileNotFoundError: the data are absent and may not be downloaded.
+            ValueError: files are unreadable or mislabelled; the message names all of them.
+        """
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Put examples into one batch."""
+        return collate(examples)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their labels."""
+        names: tuple[str, ...] = self.sets["train"].class_names
+        return names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast
 
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
 from mmattn.adapters.base import Adapter
@@ -18,9 +16,10 @@ from mmattn.encoder import Encoder
 from mmattn.tokens import TokenBatch
 from mmattn.training.data import Batch, ClassificationData
 from mmattn.training.optim import AdamWCosine
+from mmattn.training.task import Task
 
 
-class ClassificationTask(LightningModule):
+class ClassificationTask(Task):
     """Adapter -> encoder -> classification head, with cross-entropy and accuracy.
 
     Args:
@@ -39,7 +38,8 @@ class ClassificationTask(LightningModule):
         ValueError: the widths of adapter and encoder differ, or a number does not fit.
     """
 
-    domain: ClassVar[Literal["vision", "speech", "text"]]
+    data_class: ClassVar[Any] = ClassificationData
+    from_data: ClassVar[dict[str, str]] = {"num_classes": "num_classes", "class_names": "class_names"}
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class ClassificationTask(LightningModule):
         head_dropout: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer)
         if adapter.embed_dim != encoder.embed_dim:
             raise ValueError(
                 f"adapter and encoder must have the same embed_dim: "
@@ -68,7 +68,6 @@ class ClassificationTask(LightningModule):
             encoder.embed_dim, num_classes,
             pool=pool, num_heads=pool_heads, dropout=head_dropout, attention=pool_attention,
         )  # fmt: skip
-        self.optimizer = optimizer
         self.label_smoothing = label_smoothing
         self.class_names = list(class_names or [str(i) for i in range(num_classes)])
         self.accuracies = nn.ModuleDict({"val": MulticlassAccuracy(num_classes, average="micro")})
@@ -82,13 +81,6 @@ class ClassificationTask(LightningModule):
         """Logits ``[B, C]`` of raw items, in float32."""
         logits: Tensor = self.head(cast(TokenBatch, self.encoder(self.tokens(items))))
         return logits.float()
-
-    def check_data(self, data: ClassificationData) -> None:
-        """Refuse data that the adapter would misread; a domain says how that can be.
-
-        Raises:
-            ValueError: the data do not fit; the message says the rule and the values.
-        """
 
     def setup(self, stage: str) -> None:
         """Train a tokenizer that needs it, and make one accuracy for each test set."""
@@ -137,27 +129,3 @@ class ClassificationTask(LightningModule):
              "probabilities": dict(zip(self.class_names, row, strict=True))}
             for row in rows
         ]  # fmt: skip
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser, with its schedule stepped after each step."""
-        total = int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = self.optimizer.configure(self, total, fused=not self._scales_gradients)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    @property
-    def _scales_gradients(self) -> bool:
-        return self.trainer.precision == "16-mixed"
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as asked; Lightning refuses to clip for a fused optimiser under any mixed precision, though only
-        float16 scales its gradients."""
-        by_norm = gradient_clip_val and gradient_clip_algorithm in (None, "norm")
-        if by_norm and not self._scales_gradients:
-            nn.utils.clip_grad_norm_(self.parameters(), float(gradient_clip_val or 0.0))
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmattn.attention import MultiHeadAttention
 from mmattn.report.records import DataRecord, RunRecord
-from mmattn.training.data import Batch, ClassificationData
-from mmattn.training.module import ClassificationTask
+from mmattn.training.data import TaskData
+from mmattn.training.task import Task
 
 _PACKAGES = (
     "mmattn",
@@ -82,10 +82,10 @@ class RecordRun(Callback):
         self._tick = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._examples += len(batch.labels)
-        if self._flops is None and isinstance(pl_module, ClassificationTask):
+        self._examples += len(batch.items)
+        if self._flops is None and isinstance(pl_module, Task):
             self._train_seconds += time.perf_counter() - self._tick
             self._flops = flops_per_example(pl_module, batch)
             self._tick = time.perf_counter()
@@ -100,9 +100,9 @@ class RecordRun(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._train_seconds += time.perf_counter() - self._tick
         row: dict[str, float | None] = {"epoch": float(trainer.current_epoch)}
-        for name in ("train/loss", "val/loss", "val/accuracy"):
-            if name in trainer.callback_metrics:
-                row[name.replace("/", "_")] = float(trainer.callback_metrics[name])
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith(("train/", "val/")):
+                row[name.replace("/", "_")] = float(value)
         self._epochs.append(row)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -115,9 +115,9 @@ class RecordRun(Callback):
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = getattr(trainer, "datamodule", None)
-        if not trainer.is_global_zero or not isinstance(data, ClassificationData):
+        if not trainer.is_global_zero or not isinstance(data, TaskData):
             return
-        if not isinstance(pl_module, ClassificationTask):
+        if not isinstance(pl_module, Task):
             return
         config = resolved_config(trainer)
         metrics: dict[str, float | None] = {
@@ -148,13 +148,13 @@ class RecordRun(Callback):
         self.record.save(folder / "record.json")
 
 
-def arm(module: ClassificationTask) -> str:
+def arm(module: Task) -> str:
     """``uniform`` when all attention weighs its keys alike, ``attention`` otherwise."""
     scales = [part.scale for part in module.modules() if isinstance(part, MultiHeadAttention)]
     return "uniform" if all(scale == 0 for scale in scales) else "attention"
 
 
-def flops_per_example(module: ClassificationTask, batch: Batch) -> float:
+def flops_per_example(module: Task, batch: Any) -> float:
     """Floating-point operations of one forward pass, by torch's counter, over the examples of a batch.
 
     Counted with the ``math`` twin of attention, whose products the counter knows on every device.
@@ -172,10 +172,10 @@ def flops_per_example(module: ClassificationTask, batch: Batch) -> float:
         for part, backend in zip(parts, backends, strict=True):
             part.backend = backend
         module.train(training)
-    return float(counter.get_total_flops()) / len(batch.labels)
+    return float(counter.get_total_flops()) / len(batch.items)
 
 
-def describe(data: ClassificationData) -> DataRecord:
+def describe(data: TaskData) -> DataRecord:
     """The data of a run for its record."""
     summary = (type(data).__doc__ or "").strip().splitlines()
     return DataRecord(

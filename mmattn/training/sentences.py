@@ -12,9 +12,9 @@ from lightning import Trainer
 
 from mmattn import builders
 from mmattn.adapters.base import Adapter
-from mmattn.training.data import ClassificationData
-from mmattn.training.module import ClassificationTask
+from mmattn.training.data import TaskData
 from mmattn.training.optim import AdamWCosine
+from mmattn.training.task import Task
 
 _UNKNOWN = re.compile(
     r"(?:Option|Key|Group key|Parser key|Unrecognized arguments?:?|unrecognized arguments:)"
@@ -72,8 +72,8 @@ def _fields() -> Iterator[str]:
     parts: list[Callable[..., Any]] = [
         Trainer,
         AdamWCosine,
-        *_subclasses(ClassificationTask),
-        *_subclasses(ClassificationData),
+        *_subclasses(Task),
+        *_subclasses(TaskData),
     ]
     parts += [builders.build_encoder, *_subclasses(Adapter)]
     for part in parts:

@@ -11,7 +11,7 @@ from torchaudio.functional import mask_along_axis
 from mmattn.adapters.audio import AudioFrames
 from mmattn.encoder import Encoder
 from mmattn.tokens import TokenBatch
-from mmattn.training.data import ClassificationData
+from mmattn.training.data import TaskData
 from mmattn.training.module import ClassificationTask
 
 
@@ -83,7 +83,7 @@ class KeywordSpotting(ClassificationTask):
         super().__init__(adapter, encoder, num_classes, **kwargs)
         self.spec_augment = spec_augment
 
-    def check_data(self, data: ClassificationData) -> None:
+    def check_data(self, data: TaskData) -> None:
         """Refuse waves of another sample rate than the adapter's."""
         rate = getattr(data, "sample_rate", None)
         expected = cast(AudioFrames, self.adapter).sample_rate

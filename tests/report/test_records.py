@@ -52,7 +52,7 @@ def test_diverged_loss_is_kept_as_a_gap(made_up_run: Callable[..., RunRecord], t
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"seed": "seven"}, "RunRecord.seed must be a whole number: got 'seven'"),
     ({"seed": True}, "RunRecord.seed must be a whole number: got True"),
-    ({"domain": "smell"}, "RunRecord.domain must be one of 'vision', 'speech', 'text': got 'smell'"),
+    ({"domain": "smell"}, "RunRecord.domain must be one of 'vision', 'speech', 'text', 'joint': got 'smell'"),
     ({"schema_version": 9}, "RunRecord.schema_version must be 1: got 9"),
     ({"started": "yesterday"}, "RunRecord.started must be an ISO 8601 time: got 'yesterday'"),
     ({"wall_seconds": -1}, "RunRecord.wall_seconds must not be negative: got -1"),

@@ -1,0 +1,70 @@
+"""What every Lightning task shares: its optimiser, its clipping, and a checkpoint that says how it was built."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from lightning import LightningModule
+from torch import nn
+from torch.optim import Optimizer
+
+from mmattn.training.data import TaskData
+from mmattn.training.optim import AdamWCosine
+
+
+class Task(LightningModule):
+    """Base of all tasks; ``forward`` takes the raw items of a batch.
+
+    Args:
+        optimizer: optimiser and schedule.
+
+    Attributes:
+        recipe: class and arguments as plain data, from the command line; it goes into each checkpoint under
+            ``"recipe"``, so that a checkpoint can be built again without its configuration.
+    """
+
+    domain: ClassVar[Literal["vision", "speech", "text", "joint"]]
+    #: The kind of data that it takes: a subclass of TaskData.
+    data_class: ClassVar[Any] = TaskData
+    #: Arguments that the command line takes from the data: argument -> attribute of the data.
+    from_data: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, optimizer: AdamWCosine) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+        self.recipe: dict[str, Any] | None = None
+
+    def check_data(self, data: TaskData) -> None:
+        """Refuse data that the model would misread, before anything is trained; a task says how that can be.
+
+        Raises:
+            ValueError: the data do not fit; the message says the rule and the values.
+        """
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the recipe in the checkpoint."""
+        checkpoint["recipe"] = self.recipe
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, with its schedule stepped after each step."""
+        total = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = self.optimizer.configure(self, total, fused=not self._scales_gradients)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def _scales_gradients(self) -> bool:
+        return self.trainer.precision == "16-mixed"
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as asked; Lightning refuses to clip for a fused optimiser under any mixed precision, though only
+        float16 scales its gradients."""
+        by_norm = gradient_clip_val and gradient_clip_algorithm in (None, "norm")
+        if by_norm and not self._scales_gradients:
+            nn.utils.clip_grad_norm_(self.parameters(), float(gradient_clip_val or 0.0))
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
