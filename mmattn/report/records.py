@@ -66,6 +66,8 @@ class RunRecord:
         parameters: number of trainable parameters.
         flops_per_example: floating-point operations of one forward pass on one example; None if not counted.
         samples_per_second: examples in a second of training.
+        outside_share: share of the training time outside forward and backward (data, optimiser, logging); None
+            where it was not measured.
         peak_memory_bytes: highest memory in use.
         wall_seconds: of the training, in seconds.
         git_commit: of the code; None outside a checkout.
@@ -93,6 +95,7 @@ class RunRecord:
     wall_seconds: float
     git_commit: str | None
     started: str
+    outside_share: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

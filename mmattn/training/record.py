@@ -53,6 +53,8 @@ class RecordRun(Callback):
         self._train_seconds = 0.0
         self._examples = 0
         self._tick = 0.0
+        self._gradient_seconds = 0.0
+        self._mark = 0.0
         self._flops: float | None = None
         self._begin = time.perf_counter()
 
@@ -62,6 +64,7 @@ class RecordRun(Callback):
             "epochs": self._epochs,
             "started": self._started,
             "train_seconds": self._train_seconds,
+            "gradient_seconds": self._gradient_seconds,
             "examples": self._examples,
             "wall": self._wall + time.perf_counter() - self._begin,
         }
@@ -71,6 +74,7 @@ class RecordRun(Callback):
         self._epochs = state["epochs"]
         self._started = state["started"]
         self._train_seconds = state["train_seconds"]
+        self._gradient_seconds = state["gradient_seconds"]
         self._examples = state["examples"]
         self._wall = state["wall"]
 
@@ -80,6 +84,15 @@ class RecordRun(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tick = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._mark = time.perf_counter()
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._gradient_seconds += time.perf_counter() - self._mark
+        self._mark = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -138,6 +151,7 @@ class RecordRun(Callback):
             parameters=sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             flops_per_example=self._flops,
             samples_per_second=self._examples / self._train_seconds if self._train_seconds else 0.0,
+            outside_share=self._outside_share(),
             peak_memory_bytes=peak_memory(),
             wall_seconds=self._wall,
             git_commit=git_commit(),
@@ -146,6 +160,12 @@ class RecordRun(Callback):
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.record.save(folder / "record.json")
+
+    def _outside_share(self) -> float | None:
+        """Share of the training time outside forward and backward; unknown where work is only queued."""
+        if not self._train_seconds or torch.cuda.is_initialized():
+            return None
+        return max(0.0, 1 - self._gradient_seconds / self._train_seconds)
 
 
 def arm(module: Task) -> str:

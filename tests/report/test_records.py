@@ -61,7 +61,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
         "RunRecord.epochs must name the epoch in each entry: got {'val_loss': 1.0}",
     ),
     ({"data": []}, "RunRecord.data must be an object: got []"),
-    ({"colour": "blue"}, "started, schema_version: got 'colour'"),
+    ({"colour": "blue"}, "started, outside_share, schema_version: got 'colour'"),
 ]
 
 
