@@ -37,7 +37,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gates": set(),
     "plugins": {"attention", "functional", "backends", "masks", "positions", "tokens"},
     "observation": {"plugins", "functional", "attention", "backends", "masks", "positions", "tokens"},
-    "conformer": {"attention", "blocks", "dropout", "backends", "masks", "positions", "tokens"},
+    "conformer": {
+        "attention", "backends", "blocks", "cache", "dropout", "encoder", "masks", "positions", "tokens",
+    },
     "recognition": {
         "adapters", "attention", "blocks", "builders", "cache", "conformer", "dropout", "encoder",
         "functional", "masks", "observation", "positions", "tokens",
@@ -55,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "adapters", "attention", "builders", "conformer", "decoder", "dropout", "encoder", "heads",
         "language", "observation", "positions", "recognition", "tokens", "translation", "vit",
     },
+    "__main__": {"inference"},
     "report": set(),
 }  # fmt: skip
 

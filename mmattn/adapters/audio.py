@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmattn.adapters.base import Adapter, keep_variance, require
+from mmattn.adapters.subsampling import ConvSubsampling, FramePatches
 from mmattn.tokens import TokenBatch
 
 Waves = Tensor | Sequence[Tensor]
@@ -21,7 +22,9 @@ class AudioFrames(Adapter):
 
     All clips of a batch go through one spectrogram and one convolution, laid end to end with gaps of zeros;
     nothing is padded to the longest clip, and a clip's frames do not change with its batch mates.
-    The log-mel values of each clip are shifted and scaled to mean 0 and deviation 1.
+    The log-mel values of each clip are shifted and scaled to mean 0 and deviation 1, or, with
+    ``normalize="global"``, those of each band by the mean and deviation of a training set, so that a frame depends
+    on nothing that is spoken later and can be made from a stream.
 
     A wave of S samples has ``1 + S // hop_length`` frames, centred at multiples of ``hop_length``, and
     ``ceil(frames / subsampling)`` tokens.
@@ -35,6 +38,7 @@ class AudioFrames(Adapter):
         subsampling: frames a token stands for.
         stem: ``"conv"``: overlapping convolutions of width 3 and stride 2 (subsampling is a power of two);
             ``"patch"``: each run of ``subsampling`` frames is embedded on its own.
+        normalize: ``"clip"`` or ``"global"``; the latter needs :meth:`fit` or a checkpoint before use.
 
     Raises:
         ImportError: torchaudio is missing.
@@ -46,6 +50,9 @@ class AudioFrames(Adapter):
         TokenBatch(2 sequences, 39 tokens, lengths 13..26, values [39, 8] float32, coords [39, 1], cpu)
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(
         self,
         embed_dim: int,
@@ -55,6 +62,7 @@ class AudioFrames(Adapter):
         hop_length: int | None = None,
         subsampling: int = 4,
         stem: str = "conv",
+        normalize: Literal["clip", "global"] = "clip",
     ) -> None:
         super().__init__()
         require(importlib.util.find_spec("torchaudio") is not None, "torchaudio", "speech", "AudioFrames")
@@ -82,6 +90,12 @@ class AudioFrames(Adapter):
             else FramePatches(n_mels, embed_dim, subsampling)
         )
         keep_variance(self.stem)
+        if normalize not in ("clip", "global"):
+            raise ValueError(f"normalize must be 'clip' or 'global': got {normalize!r}")
+        self.normalize = normalize
+        if normalize == "global":
+            self.register_buffer("mean", torch.zeros(n_mels))
+            self.register_buffer("deviation", torch.zeros(n_mels))  # 0 until they are known
 
     def forward(self, items: Waves) -> TokenBatch:
         """Tokens of waves ``[B, S]``, or of a sequence of B waves ``[S]`` of any lengths (float, mono)."""
@@ -91,10 +105,16 @@ class AudioFrames(Adapter):
         """Normalised log-mel frames ``[T, n_mels]``, before subsampling.
 
         Raises:
-            ValueError: a wave is not one-dimensional, or empty.
+            ValueError: a wave is not one-dimensional, or empty, or the normalisation is not known yet.
             TypeError: a wave is not floating-point.
         """
-        waves = list(items)
+        frames = self._raw(list(items))
+        if self.normalize == "clip":
+            return _standardised(frames)
+        return frames.replace(self.normalized(frames.values))
+
+    def _raw(self, waves: list[Tensor]) -> TokenBatch:
+        """Log-mel frames as they are."""
         if not waves:
             raise ValueError("AudioFrames needs at least one wave: got none")
         for wave in waves:
@@ -111,12 +131,66 @@ class AudioFrames(Adapter):
         line = waves[0].new_zeros(int(slots.sum()) * self.hop_length)
         for wave, start in zip(waves, (starts * self.hop_length + margin).tolist(), strict=True):
             line[start : start + len(wave)] = wave
-        with torch.autocast(line.device.type, enabled=False):
-            parts = torch.view_as_real(self.spectrogram(line.float()))
-            frames = self.mel_scale(parts.square().sum(-1)).T.clamp(min=1e-6).log()
+        frames = self.log_mel(line)
         rows = TokenBatch(torch.arange(int(counts.sum())), counts)
         places = rows.coords[:, 0] + starts.repeat_interleave(counts)
-        return _standardised(TokenBatch(frames[places.to(frames.device)], counts))
+        return TokenBatch(frames[places.to(frames.device)], counts)
+
+    def log_mel(self, samples: Tensor) -> Tensor:
+        """Log-mel values ``[n, n_mels]`` of each whole window of samples ``[S]``, one every ``hop_length``."""
+        with torch.autocast(samples.device.type, enabled=False):
+            parts = torch.view_as_real(self.spectrogram(samples.float()))
+            values: Tensor = self.mel_scale(parts.square().sum(-1)).T.clamp(min=1e-6).log()
+        return values
+
+    def fit(self, waves: Iterable[Tensor]) -> None:
+        """Learn mean and deviation of each band from a training set; for ``normalize="global"``.
+
+        Args:
+            waves: ``[S]`` each, in any number; they are read once, one after the other.
+
+        Raises:
+            ValueError: ``normalize`` is ``"clip"``, or there is no wave.
+        """
+        if self.normalize != "global":
+            raise ValueError(f"fit is for normalize='global': got {self.normalize!r}")
+        count, sums = 0, torch.zeros(2, len(self.mean), dtype=torch.float64)
+        with torch.no_grad():
+            for wave in waves:
+                values = self._raw([wave.to(self.mean.device)]).values.double().cpu()
+                count, sums = count + len(values), sums + torch.stack([values.sum(0), values.square().sum(0)])
+            if not count:
+                raise ValueError("mean and deviation are learnt from waves: got none")
+            mean, square = sums / count
+            self.mean.copy_(mean)
+            # above 0 for a band that never changes
+            self.deviation.copy_(((square - mean.square()).clamp(min=0) + 1e-5).sqrt())
+
+    @property
+    def ready(self) -> bool:
+        """Whether the normalisation is known; that of each clip always is."""
+        return self.normalize == "clip" or bool((self.deviation > 0).all())
+
+    def normalized(self, values: Tensor) -> Tensor:
+        """Log-mel values ``[n, n_mels]`` by the mean and deviation of the training set.
+
+        Raises:
+            ValueError: these are not known yet, or ``normalize`` is ``"clip"``.
+        """
+        if self.normalize != "global" or not self.ready:
+            raise ValueError(
+                "mean and deviation of a training set must be learnt or loaded before use, call fit(waves): "
+                f"got none, normalize={self.normalize!r}"
+            )
+        return (values - self.mean) / self.deviation
+
+    def num_frames(self, samples: int) -> int:
+        """Frames of a wave of so many samples."""
+        return 1 + samples // self.hop_length
+
+    def num_tokens(self, samples: int) -> int:
+        """Tokens of a wave of so many samples."""
+        return math.ceil(self.num_frames(samples) / self.subsampling)
 
     def embed(self, frames: TokenBatch) -> TokenBatch:
         """Tokens of log-mel frames; between the two is where SpecAugment belongs."""
@@ -128,7 +202,7 @@ class AudioFrames(Adapter):
         step = self.hop_length * self.subsampling
         spans = []
         for wave in items:
-            count = math.ceil((1 + len(wave) // self.hop_length) / self.subsampling)
+            count = self.num_tokens(len(wave))
             # frames are centred at multiples of the hop, convolved tokens at their first frame
             before = step // 2 if isinstance(self.stem, ConvSubsampling) else self.hop_length // 2
             starts = torch.arange(count) * step - before
@@ -136,80 +210,6 @@ class AudioFrames(Adapter):
             span[-1, 1] = len(wave)  # less than a step behind the last frame
             spans.append(span)
         return spans
-
-
-class FramePatches(nn.Module):
-    """Embeds each run of ``size`` frames on its own; the last run of a clip is filled up with zeros.
-
-    Args:
-        in_features: features of a frame.
-        embed_dim: width D of the tokens.
-        size: frames in a run.
-    """
-
-    def __init__(self, in_features: int, embed_dim: int, size: int) -> None:
-        super().__init__()
-        self.size = size
-        self.linear = nn.Linear(in_features * size, embed_dim)
-
-    def forward(self, frames: TokenBatch) -> TokenBatch:
-        """``[T, F] -> [T', D]`` with lengths ``ceil(n / size)``."""
-        counts = (frames.lengths + self.size - 1) // self.size
-        line = frames.values.new_zeros(int(counts.sum()) * self.size, frames.values.shape[1])
-        starts = (counts.cumsum(0) - counts) * self.size
-        places = _places(frames, starts)
-        line = line.index_copy(0, places, frames.values)
-        return TokenBatch(self.linear(line.reshape(-1, self.size * line.shape[1])), counts)
-
-
-class ConvSubsampling(nn.Module):
-    """Convolutions of width 3 and stride 2 over time, each with a GELU, on clips laid end to end.
-
-    Between two clips lies at least one frame of zeros at every layer, just what padding a clip alone gives.
-
-    Args:
-        in_features: features of a frame.
-        embed_dim: width D of the tokens.
-        factor: total stride, a power of two; 1 is a convolution of stride 1.
-    """
-
-    def __init__(self, in_features: int, embed_dim: int, factor: int) -> None:
-        super().__init__()
-        steps = int(math.log2(factor))
-        if 2**steps != factor:
-            raise ValueError(f"subsampling must be a power of two for a conv stem: got {factor}")
-        strides = [2] * steps or [1]
-        widths = [in_features] + [embed_dim] * len(strides)
-        self.factor = factor
-        self.convs = nn.ModuleList(
-            nn.Conv1d(widths[i], widths[i + 1], 3, stride, padding=1) for i, stride in enumerate(strides)
-        )
-        self.linear = nn.Linear(embed_dim, embed_dim)
-
-    def forward(self, frames: TokenBatch) -> TokenBatch:
-        """``[T, F] -> [T', D]`` with lengths ``ceil(n / factor)``."""
-        slots = ((frames.lengths + self.factor - 1) // self.factor + 1) * self.factor
-        starts = slots.cumsum(0) - slots
-        line = frames.values.new_zeros(int(slots.sum()), frames.values.shape[1])
-        line = line.index_copy(0, _places(frames, starts), frames.values)
-        layout, x = frames, line.T[None]
-        for conv in self.convs:
-            stride = cast(nn.Conv1d, conv).stride[0]
-            x = nn.functional.gelu(conv(x))
-            counts = (layout.lengths + stride - 1) // stride
-            starts = starts // stride
-            layout = TokenBatch(torch.empty(int(counts.sum()), device=x.device), counts)
-            real = torch.zeros(x.shape[-1], dtype=x.dtype, device=x.device)
-            places = _places(layout, starts)
-            real[places] = 1  # biases and GELU would fill the gaps
-            x = x * real
-        return TokenBatch(self.linear(x[0].T[places]), layout.lengths)
-
-
-def _places(layout: TokenBatch, starts: Tensor) -> Tensor:
-    """Where each token of a batch goes when sequence b starts at ``starts[b]``."""
-    offsets = starts.repeat_interleave(layout.lengths).to(layout.device)
-    return layout.coords[:, 0] + offsets
 
 
 def _standardised(frames: TokenBatch) -> TokenBatch:
