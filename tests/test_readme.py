@@ -30,7 +30,7 @@ def test_files_that_the_readme_names_are_there(path):
     assert (ROOT / path).is_file()
 
 
-@pytest.mark.parametrize("page", ["attention.md", "masks.md", "plugins.md"])
+@pytest.mark.parametrize("page", ["attention.md", "masks.md", "plugins.md", "use.md"])
 def test_the_python_of_a_page_runs(page):
     blocks = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.DOTALL

@@ -69,14 +69,15 @@ class TaskCLI(LightningCLI):
         self.model.recipe = self._recipe()
 
     def _recipe(self) -> dict[str, Any]:
-        """Class and arguments of the task as plain data, with what came from the data."""
+        """Class and arguments of the task as plain data, with what came from the data, and how these are prepared."""
         config = self.config if self.subcommand is None else self.config[self.subcommand]
         parser = self._parser(self.subcommand)
         arguments = dict(yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))["model"])
         for argument, attribute in self._task.from_data.items():
             value = getattr(self.datamodule, attribute)
             arguments[argument] = list(value) if isinstance(value, tuple) else value
-        return {"class_path": f"{self._task.__module__}.{self._task.__qualname__}", "init_args": arguments}
+        name = f"{self._task.__module__}.{self._task.__qualname__}"
+        return {"class_path": name, "init_args": arguments, "inputs": self.datamodule.inputs}
 
 
 class ConsoleCLI(TaskCLI):

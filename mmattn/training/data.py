@@ -193,6 +193,13 @@ class TaskData(LightningDataModule, ABC):
             ValueError: files are unreadable or mislabelled; the message names all of them.
         """
 
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """How raw items become the model's, where the model does not say it, as plain data that goes into each
+        checkpoint: of pictures ``mean``, ``std``, and ``size`` or ``longer_side``, see
+        :class:`mmattn.inference.Pictures`."""
+        return {}
+
     def collate(self, examples: Sequence[Any]) -> Any:
         """Put examples into one batch: pairs, unless a subclass knows better."""
         return collate_pairs(examples)

@@ -42,8 +42,11 @@ class Task(LightningModule):
         """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the recipe in the checkpoint."""
+        """Keep the recipe, and tokenizers and the like as they are: a copy of the module that averages its weights
+        may have been made before they learnt."""
         checkpoint["recipe"] = self.recipe
+        learnt = {name: value for name, value in self.state_dict().items() if name.endswith("_extra_state")}
+        checkpoint["state_dict"].update(learnt)
 
     def configure_optimizers(self) -> Any:
         """The optimiser, with its schedule stepped after each step."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -199,6 +200,11 @@ class Digits(SceneData):
         length_pool: int = 16,
     ) -> None:
         super().__init__(level, train_levels, batch_size, num_workers, length_pool)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Grey values are in 0..1 as they are."""
+        return {"mean": [0.0], "std": [1.0]}
 
     def scenes(self, name: str, level: int, seed: int | None) -> DigitScenes:
         digits, labels = _load()
