@@ -104,6 +104,7 @@ PRESETS = (
         task="tasks.speech.recognition.module:SpeechRecognition",
         config="tasks/speech/recognition/configs/connected_digits.yaml",
         goals=(Goal("test/wer", 1.3, at_least=False),),
+        control="tasks.speech.recognition.control:linear_control",
         minutes=6.5,
         data="fsdd",
     ),
@@ -113,6 +114,7 @@ PRESETS = (
         task="tasks.speech.recognition.module:SpeechRecognition",
         config="tasks/speech/recognition/configs/spoken_sentences.yaml",
         goals=(Goal("test/wer", 8.0, at_least=False),),
+        control="tasks.speech.recognition.control:linear_control",
         minutes=5,
     ),
     Preset(

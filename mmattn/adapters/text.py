@@ -35,6 +35,14 @@ class Tokenizer(ABC):
     def spans(self, text: str) -> list[Span]:
         """For each id of a text the characters it stands for: start, stop."""
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, for models that give text; bytes that are no whole character become U+FFFD.
+
+        Raises:
+            TypeError: the tokenizer has no way back to text.
+        """
+        raise TypeError(f"a tokenizer must have a way back to text to decode: got {type(self).__name__}")
+
     def state(self) -> str:
         """All that was learnt, as text; empty when there is nothing."""
         return ""
@@ -49,6 +57,8 @@ class ByteTokenizer(Tokenizer):
     Example:
         >>> ByteTokenizer().encode(["hé"])
         [[104, 195, 169]]
+        >>> ByteTokenizer().decode([104, 195, 169])
+        'hé'
     """
 
     vocab_size = 256
@@ -62,11 +72,15 @@ class ByteTokenizer(Tokenizer):
             places += [(index, index + 1)] * len(character.encode("utf-8", errors="replace"))
         return places
 
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode("utf-8", errors="replace")
+
 
 class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding by Hugging Face ``tokenizers``, trained on the data.
 
-    Punctuation marks are tokens of their own; no text is unknown.
+    Punctuation marks are tokens of their own; no text is unknown, and decoding gives the text back as it was, in
+    Unicode's composed form (NFC).
 
     Args:
         vocab_size: most ids that training may make; at least 257.
@@ -113,6 +127,9 @@ class BPETokenizer(Tokenizer):
 
     def spans(self, text: str) -> list[Span]:
         return [(int(start), int(stop)) for start, stop in self._trained().encode(text).offsets]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._trained().decode(list(ids), skip_special_tokens=False))
 
     def state(self) -> str:
         return str(self._backend.to_str()) if self.ready else ""

@@ -90,9 +90,10 @@ class ConsoleCLI(TaskCLI):
             sys.exit(f"error: ckpt_path must be a file: got {path}, which does not exist")
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer."""
+        """Build data, model and trainer, and read the data, so that what is wrong with them is said in a sentence."""
         try:
             super().instantiate_classes()
+            self.datamodule.setup()
         except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
             raise SystemExit(f"error: {one_sentence(str(error))}") from error
 

@@ -28,6 +28,8 @@ _PACKAGES = (
     "numpy",
     "scikit-learn",
     "Django",
+    "Babel",
+    "sacrebleu",
     "espeakng-loader",
     "torch",
     "torchvision",
@@ -171,7 +173,7 @@ class RecordRun(Callback):
 def arm(module: Task) -> str:
     """``uniform`` when all attention weighs its keys alike, ``attention`` otherwise."""
     scales = [part.scale for part in module.modules() if isinstance(part, MultiHeadAttention)]
-    return "uniform" if all(scale == 0 for scale in scales) else "attention"
+    return "uniform" if scales and all(scale == 0 for scale in scales) else "attention"
 
 
 def flops_per_example(module: Task, batch: Any) -> float:

@@ -75,7 +75,7 @@ def _fields() -> Iterator[str]:
         *_subclasses(Task),
         *_subclasses(TaskData),
     ]
-    parts += [builders.build_encoder, *_subclasses(Adapter)]
+    parts += [builders.build_encoder, builders.build_decoder, *_subclasses(Adapter)]
     for part in parts:
         yield from (name for name in inspect.signature(part).parameters if name not in ("self", "kwargs"))
 

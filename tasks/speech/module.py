@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import nn
-from torchaudio.functional import mask_along_axis
+from torch import Tensor, nn
 
 from mmattn.adapters.audio import AudioFrames
 from mmattn.encoder import Encoder
@@ -47,16 +47,30 @@ class SpecAugment(nn.Module):
         """Log-mel frames ``[T, n_mels]``, packed, to the same; nothing changes outside training."""
         if not self.training:
             return frames
-        clips = []
-        for clip in frames.values.split(frames.sizes):
-            spectrogram = clip.T[None]  # [1, n_mels, n]
-            for _ in range(self.frequency_masks):
-                spectrogram = mask_along_axis(spectrogram, self.frequency_bands, 0.0, axis=1)
-            for _ in range(self.time_masks):
-                longest = int(self.time_share * len(clip))
-                spectrogram = mask_along_axis(spectrogram, longest, 0.0, axis=2)
-            clips.append(spectrogram[0].T)
-        return frames.replace(torch.cat(clips))
+        count, n_mels = len(frames), frames.values.shape[1]
+        widest = torch.full((count,), float(self.frequency_bands))
+        bands = _stretches(self.frequency_masks, widest, torch.full((count,), float(n_mels)))
+        longest = (self.time_share * frames.lengths).floor()
+        stretches = _stretches(self.time_masks, longest, frames.lengths.float())
+        ids = torch.arange(count).repeat_interleave(frames.lengths)
+        places = torch.arange(len(ids)) - (frames.lengths.cumsum(0) - frames.lengths)[ids]
+        kept = ~_covered(torch.arange(n_mels), bands)[ids] & ~_covered(places[:, None], stretches[ids])
+        return frames.replace(frames.values * kept.to(frames.values))
+
+
+def _stretches(masks: int, longest: Tensor, sizes: Tensor) -> Tensor:
+    """Start and exclusive stop of random stretches, ``[B, masks, 2]``, drawn as torchaudio's ``mask_along_axis``
+    does: a width below ``longest`` [B], and a place where it lies inside ``sizes`` [B]."""
+    widths = torch.rand(len(sizes), masks) * longest.minimum(sizes)[:, None]
+    starts = (torch.rand(len(sizes), masks) * (sizes[:, None] - widths)).floor()
+    return torch.stack([starts, starts + widths.floor()], dim=-1)
+
+
+def _covered(places: Tensor, stretches: Tensor) -> Tensor:
+    """Whether each place ``[N]`` or ``[B, N]`` lies in one of the stretches ``[B, masks, 2]``: ``[B, N]``."""
+    starts, stops = stretches[..., None].unbind(-2)
+    inside = (starts <= places[..., None, :]) & (places[..., None, :] < stops)
+    return inside.any(-2)
 
 
 class KeywordSpotting(ClassificationTask):
@@ -67,6 +81,8 @@ class KeywordSpotting(ClassificationTask):
         encoder: tokens -> tokens; of the same width as the adapter.
         num_classes: number of classes; the command line takes it from the data.
         spec_augment: masking of the log-mel frames in training; ``None`` masks nothing.
+        frame_augment: other changes of the packed log-mel frames in training, in this order and before the masking,
+            such as :class:`~tasks.speech.frames.VocalTractWarp`.
         **kwargs: as :class:`~mmattn.training.module.ClassificationTask`.
     """
 
@@ -78,9 +94,11 @@ class KeywordSpotting(ClassificationTask):
         encoder: Encoder,
         num_classes: int,
         spec_augment: SpecAugment | None = None,
+        frame_augment: Sequence[nn.Module] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(adapter, encoder, num_classes, **kwargs)
+        self.frame_augment = nn.ModuleList(frame_augment)
         self.spec_augment = spec_augment
 
     def check_data(self, data: TaskData) -> None:
@@ -93,9 +111,11 @@ class KeywordSpotting(ClassificationTask):
             )
 
     def tokens(self, items: Any) -> TokenBatch:
-        """Waves -> tokens, with log-mel frames masked in training."""
+        """Waves -> tokens, with log-mel frames changed and masked in training."""
         assert isinstance(self.adapter, AudioFrames)
         frames = self.adapter.features(items)
+        for augment in self.frame_augment:
+            frames = augment(frames)
         if self.spec_augment is not None:
             frames = self.spec_augment(frames)
         return self.adapter.embed(frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zlib
 
 import pytest
 import torch
@@ -100,3 +101,68 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_other_items_are_refused():
     with pytest.raises(TypeError, match=r"^TextNgrams takes strings: got bytes$"):
         TextNgrams(7)([b"x"])
+
+
+def test_runs_of_words_are_added_as_wholes():
+    adapter = TextNgrams(7, buckets=97, max_ngram=3, word_ngrams=3, word_buckets=89)
+    assert torch.equal(adapter(["a bc d"]).values, TextNgrams.embed(adapter, plain(adapter, "a bc d")).values)
+    torch.nn.init.normal_(adapter.words.weight)
+    with torch.no_grad():
+        tokens = adapter(["a bc d", "d"]).values
+        table = adapter.words.weight
+        for place, (word, runs) in enumerate(
+            [("a", ["a"]), ("bc", ["bc", "a bc"]), ("d", ["d", "bc d", "a bc d"])]
+        ):
+            ngrams = adapter.embedding.weight[torch.tensor(hashed(word, 3, 97))].mean(0)
+            wholes = sum(table[1 + zlib.crc32(run.encode()) % 89] for run in runs)
+            assert torch.allclose(tokens[place], ngrams + wholes, atol=1e-6)
+        assert torch.equal(tokens[3], adapter(["d"]).values[0])  # nothing reaches over from the text before
+
+
+def plain(adapter, text):
+    """The rows of a text without those of words as wholes."""
+    rows = adapter.encode([text])
+    return rows.replace(torch.cat([torch.zeros_like(rows.values[:, :3]), rows.values[:, 3:]], 1))
+
+
+def test_what_was_never_learnt_adds_nothing():
+    adapter = TextNgrams(7, word_ngrams=2, ngram_dim=3)
+    adapter(["one two"]).values.sum().backward()
+    assert not adapter.words.weight.any()
+    assert adapter.words.weight.grad[1:].any(1).sum() == 3  # one, two, one two
+    assert not adapter.words.weight.grad[0].any()
+
+
+def test_tokens_that_are_left_out_leave_no_trace():
+    adapter = TextNgrams(7, buckets=97, word_ngrams=3, word_buckets=89)
+    torch.nn.init.normal_(adapter.words.weight)
+    places = torch.tensor([False, True, False, False, False, True, False, False])
+    rows = adapter.encode(["a b c d e", "f g h"])
+    left = adapter.without(rows, places)
+    others = adapter.without(adapter.encode(["a x c d e", "y g h"]), places)
+    assert torch.equal(left.values, others.values)
+    assert not left.values[places].any()
+    kept = [(left.values[place, :3] != 0).tolist() for place in (0, 2, 3, 4, 6, 7)]
+    one, two, three = [True, False, False], [True, True, False], [True, True, True]
+    assert kept == [one, one, two, three, one, two]
+    assert torch.equal(left.values[0], rows.values[0])
+    assert rows.values[places].any()  # the input is not touched
+
+
+def test_short_ngrams_can_be_left_out():
+    assert set(hashed("abcd", 4, 997, 3)) < set(hashed("abcd", 4, 997))
+    assert len(hashed("abcd", 4, 997, 3)) == 4 + 3  # of "<abcd>": 3- and 4-grams
+    assert hashed("a", 5, 997, 4) == (1 + zlib.crc32(b"<a>") % 997,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_ngram": 5}, r"^min_ngram must lie in \[1, max_ngram=4\]: got 5$"),
+        ({"word_ngrams": -1}, r"^word_ngrams must not be negative: got -1$"),
+        ({"word_buckets": 0}, r"^word_buckets must be at least 1: got 0$"),
+    ],
+)
+def test_bad_runs_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TextNgrams(7, **arguments)

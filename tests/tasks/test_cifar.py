@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from tasks.vision.data.cifar import CIFAR10, CLASSES, MEAN, STD, crop_and_flip
+from tasks.vision.data.augment import crop_and_flip
+from tasks.vision.data.cifar import CIFAR10, CLASSES, MEAN, STD
 from tasks.vision.data.folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder, normalise
 
 RNG = np.random.default_rng(5)
@@ -277,3 +278,16 @@ def test_pictures_stand_upright_and_headers_agree(folder):
             for i, (path, _) in enumerate(part.files)
         }
         assert shapes["lying.jpg"] == ((29, 13), (29, 13))
+
+
+@pytest.mark.parametrize("policy", ["rand_augment", "trivial_augment"])
+def test_policies_change_the_pictures_of_a_batch_each_in_its_own_way(tree, policy):
+    train = CIFAR10(str(tree), crop_padding=0, flip=False, **{policy: True}).sets["train"]
+    torch.manual_seed(0)
+    items = torch.stack([example.item for example in train.__getitems__([5] * 40)])
+    plain = normalise(train.pixels[5], MEAN, STD)
+    changed = (items != plain).flatten(1).any(1)
+    assert 10 < int(changed.sum()) <= 40
+    assert len({tuple(item.flatten().tolist()) for item in items}) > 10
+    with pytest.raises(ValueError, match="rand_augment and trivial_augment exclude each other"):
+        CIFAR10(str(tree), rand_augment=True, trivial_augment=True)

@@ -1,5 +1,6 @@
 """FSDD on generated recordings: official split, one speaker held out, bad files, local first."""
 
+import hashlib
 import shutil
 import zipfile
 
@@ -9,6 +10,7 @@ import soundfile
 import torch
 
 from tasks.speech.data import fsdd
+from tasks.speech.data.augment import Equalizer, Speed
 from tasks.speech.data.fsdd import FSDD
 
 RNG = np.random.default_rng(7)
@@ -19,6 +21,10 @@ TAKES = 9
 def record(path, seconds=0.1, rate=8000):
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, RNG.uniform(-0.5, 0.5, int(seconds * rate)), rate, subtype="PCM_16")
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +77,37 @@ def test_held_out_speaker_is_the_whole_test_set(root):
     assert takes(data.sets["train"]) == set(range(TAKES)) - {5}
     with pytest.raises(ValueError, match="must be one of george, lucas, theo: got 'jackson'"):
         FSDD(str(root), held_out_speaker="jackson").setup()
+
+
+def test_a_validation_speaker_is_heard_in_validation_alone(root):
+    data = FSDD(str(root), held_out_speaker="theo", val_speaker="lucas", val_takes=1)
+    assert {name: len(part) for name, part in data.sets.items()} == {"train": 90, "val": 90, "test": 90}
+    heard = {
+        name: {
+            f.name.split("_")[1] for f in (root / "recordings").iterdir() if sha256(f) in set(part.digests)
+        }
+        for name, part in data.sets.items()
+    }
+    assert heard == {"train": {"george"}, "val": {"lucas"}, "test": {"theo"}}
+    swapped = FSDD(str(root), held_out_speaker="lucas", val_speaker="theo")
+    assert swapped.fingerprint()["train"] == data.fingerprint()["train"]
+    with pytest.raises(ValueError, match="val_speaker must be one of george, lucas, theo: got 'jackson'"):
+        FSDD(str(root), held_out_speaker="theo", val_speaker="jackson").setup()
+
+
+def test_voices_of_espeak_are_added_to_training_alone(root):
+    pytest.importorskip("espeakng_loader")
+    plain, mixed = FSDD(str(root), noise=0.1), FSDD(str(root), noise=0.1, espeak_clips=31)
+    train = mixed.sets["train"]
+    assert len(train) == len(plain.sets["train"]) + 31
+    assert train.labels[-31:] == [*"0123456789" * 3, "0"]
+    assert train.size(len(train) - 1) == len(train.waves[-1])
+    assert train.digests[:-31] == plain.sets["train"].digests
+    assert len(set(train.digests)) == len(train)
+    assert train.augment is not None
+    prints = plain.fingerprint(), mixed.fingerprint()
+    assert [prints[0][name] == prints[1][name] for name in ("train", "val", "test")] == [False, True, True]
+    assert FSDD(str(root), espeak_clips=31).fingerprint() == prints[1]
 
 
 def test_items_are_the_recordings_and_labels_the_digits(root):
@@ -151,6 +188,8 @@ def test_absent_recordings_and_a_download_from_an_archive(spoilt, tmp_path, monk
         ({"gain_db": 6.0}, {720}),
         ({"noise": 0.3}, {720}),
         ({"speed": 0.1}, {655, 720, 800}),
+        ({"transforms": [Equalizer(6.0)]}, {720}),
+        ({"gain_db": 6.0, "transforms": [Speed(0.02)]}, {706, 713, 720, 728, 735}),
     ],
 )
 def test_changes_touch_training_alone(root, changes, lengths):
@@ -183,6 +222,12 @@ def test_changes_do_what_they_say(root):
     ("arguments", "text"),
     [
         ({"val_takes": 0}, "val_takes must be at least 1: got 0"),
+        ({"espeak_clips": -1}, "espeak_clips must not be negative: got -1"),
+        ({"val_speaker": "theo"}, "val_speaker must be another than held_out_speaker: got 'theo', None"),
+        (
+            {"val_speaker": "theo", "held_out_speaker": "theo"},
+            "val_speaker must be another than held_out_speaker: got 'theo', 'theo'",
+        ),
         ({"sample_rate": 0}, "sample_rate must be at least 1: got 0"),
         ({"speed": 1.0}, r"speed must lie in \[0, 1\): got 1.0"),
         ({"noise": -0.1}, "noise must not be negative: got -0.1"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("lightning")
 pytest.importorskip("sklearn")
@@ -161,6 +162,15 @@ def test_a_run_resumes_with_its_epochs_and_its_weights_test_and_predict(monkeypa
     assert [row["index"] for row in rows] == list(range(64))
     assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-4 for row in rows)
     assert all(row["label"] == max(row["probabilities"], key=row["probabilities"].get) for row in rows)
+
+
+def test_the_last_epoch_is_kept_where_nothing_improves(monkeypatch):
+    # without a step that changes anything, the first epoch stays the best
+    still = ["--model.optimizer.lr=1e-12", "--trainer.max_epochs=3"]
+    run(monkeypatch, "fit", "--config", CONFIG, *QUICK, *still)
+    folder = Path("runs/digits/checkpoints")
+    epochs = {path.stem: torch.load(path, weights_only=True)["epoch"] for path in folder.glob("*.ckpt")}
+    assert epochs == {"best": 0, "last": 2}
 
 
 def test_the_uniform_arm_is_recorded_as_such(monkeypatch):

@@ -182,13 +182,13 @@ class SpokenScenes(SceneSet):
 _RAMP = np.linspace(0, 1, _FADE, dtype=np.float32)
 
 
-def _trimmed(wave: NDArray[np.float32]) -> NDArray[np.float32]:
+def trimmed(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     """The wave from its first to its last sample above 2 % of the largest, at the common loudness."""
     heard = np.flatnonzero(np.abs(wave) > 0.02 * np.abs(wave).max())
     word = wave[heard[0] : heard[-1] + 1]
     louder = word * (_RMS / np.sqrt(np.mean(word * word)))
-    trimmed: NDArray[np.float32] = np.clip(louder, -1, 1).astype(np.float32)
-    return trimmed
+    clipped: NDArray[np.float32] = np.clip(louder, -1, 1).astype(np.float32)
+    return clipped
 
 
 def _utterances(name: str) -> list[espeak.Utterance]:
@@ -203,38 +203,46 @@ def _utterances(name: str) -> list[espeak.Utterance]:
     return spoken
 
 
+def check_heard(utterances: Sequence[espeak.Utterance], waves: Sequence[NDArray[np.int16]]) -> None:
+    """Refuse voices that say nothing.
+
+    Raises:
+        ValueError: a wave is silent.
+    """
+    pairs = zip(utterances, waves, strict=True)
+    silent = sorted({u.voice for u, wave in pairs if not np.any(np.abs(wave) > 300)})
+    if silent:
+        raise ValueError(f"every voice must be heard: silent are {', '.join(silent)}")
+
+
 @cache
 def _load() -> dict[str, list[Recording]]:
     sets = {name: _utterances(name) for name in SIZES}
     everything = [utterance for utterances in sets.values() for utterance in utterances]
     raw = [np.frombuffer(wave, dtype=np.int16) for wave in espeak.record(everything)]
-    silent = sorted(
-        {u.voice for u, wave in zip(everything, raw, strict=True) if not np.any(np.abs(wave) > 300)}
-    )
-    if silent:
-        raise ValueError(f"every voice must be heard: silent are {', '.join(silent)}")
+    check_heard(everything, raw)
     recordings = iter(
         Recording(
-            _trimmed(wave),
+            trimmed(wave),
             WORDS.index(u.text),
             u.voice,
             hashlib.sha256(source.astype("<i2").tobytes()).hexdigest(),
         )
-        for u, source, wave in zip(everything, raw, _resampled(raw), strict=True)
+        for u, source, wave in zip(everything, raw, resampled(raw, SAMPLE_RATE), strict=True)
     )
     return {name: list(islice(recordings, len(utterances))) for name, utterances in sets.items()}
 
 
-def _resampled(waves: Sequence[NDArray[np.int16]]) -> list[NDArray[np.float32]]:
-    """The waves at 8 kHz, their values divided by 32,768."""
+def resampled(waves: Sequence[NDArray[np.int16]], sample_rate: int) -> list[NDArray[np.float32]]:
+    """eSpeak NG's waves at another sample rate, their values divided by 32,768, with silence behind the shorter."""
     from torchaudio.functional import resample
 
-    resampled: list[NDArray[np.float32]] = []
+    changed: list[NDArray[np.float32]] = []
     for start in range(0, len(waves), 64):  # many at a time: each call makes its filter anew
         chunk = [torch.from_numpy(wave.astype(np.float32) / 32768) for wave in waves[start : start + 64]]
         padded = torch.nn.utils.rnn.pad_sequence(chunk, batch_first=True)
-        resampled.extend(resample(padded, espeak.SAMPLE_RATE, SAMPLE_RATE).numpy())
-    return resampled
+        changed.extend(resample(padded, espeak.SAMPLE_RATE, sample_rate).numpy())
+    return changed
 
 
 class SpokenCommands(SceneData):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from mmattn.training.data import ClassificationData, Example, ExampleSet
 from tasks.checks import Problems, digest
+from tasks.speech.data.augment import Chain, WaveTransform
 
 INT16_SCALE = 32768
 
@@ -125,7 +126,7 @@ class WaveSet(ExampleSet):
         digests: sha256 of each source.
         class_names: names of the classes; a label is looked up here.
         sample_rate: samples per second of all waves.
-        augment: random changes; None for evaluation.
+        augment: random changes of a wave at a sample rate; None for evaluation.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class WaveSet(ExampleSet):
         digests: Sequence[bytes],
         class_names: Sequence[str],
         sample_rate: int,
-        augment: WaveAugment | None = None,
+        augment: Callable[[Tensor, int], Tensor] | None = None,
     ) -> None:
         self.waves = list(waves)
         self.labels = list(labels)
@@ -156,6 +157,17 @@ class WaveSet(ExampleSet):
             wave = self.augment(wave, self.sample_rate)
         return Example(wave, self._index[self.labels[index]])
 
+    def plain(self) -> WaveSet:
+        """The same waves without random changes."""
+        return WaveSet(self.waves, self.labels, self.digests, self.class_names, self.sample_rate)
+
+    def joined(self, other: WaveSet) -> WaveSet:
+        """These waves and those of another set, with the classes and random changes of this one."""
+        return WaveSet(
+            [*self.waves, *other.waves], [*self.labels, *other.labels], [*self.digests, *other.digests],
+            self.class_names, self.sample_rate, self.augment,
+        )  # fmt: skip
+
     def size(self, index: int) -> int:
         """Samples of wave ``index``, before any change of speed."""
         return len(self.waves[index])
@@ -175,6 +187,8 @@ class WaveData(ClassificationData):
         gain_db: in training, change the level by up to so many decibels either way.
         speed: in training, play a third each faster and slower by this share, such as 0.1.
         noise: in training, add white noise of up to this share of the clip's root mean square.
+        transforms: further changes in training, in this order and after the others; see
+            :mod:`tasks.speech.data.augment`.
         **kwargs: ``batch_size``, ``num_workers`` and ``length_pool`` of the base.
     """
 
@@ -185,6 +199,7 @@ class WaveData(ClassificationData):
         gain_db: float = 0.0,
         speed: float = 0.0,
         noise: float = 0.0,
+        transforms: Sequence[WaveTransform] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -197,7 +212,9 @@ class WaveData(ClassificationData):
                 raise ValueError(f"{name} must not be negative: got {value}")
         self.sample_rate = sample_rate
         augment = WaveAugment(round(time_shift * sample_rate), gain_db, speed, noise)
-        self.augment = None if augment == WaveAugment() else augment
+        parts: list[Callable[[Tensor, int], Tensor]] = [] if augment == WaveAugment() else [augment]
+        parts += transforms
+        self.augment = Chain(tuple(parts)) if parts else None
 
     def load(
         self,

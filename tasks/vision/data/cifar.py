@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +11,18 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
-from torchvision.transforms import v2
 from tqdm import tqdm
 
 from mmattn.training.data import ClassificationData, Example, ExampleSet
 from tasks.checks import Problems, check_fraction, check_splits, cut, digest, missing
-from tasks.vision.data.folder import SUFFIXES, Augment, decode, list_tree, normalise
+from tasks.vision.data.augment import PixelAugment, policy_of
+from tasks.vision.data.folder import SUFFIXES, decode, list_tree, normalise
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
 # Mean and standard deviation of each channel over the 50,000 training pictures.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
-
-
-def crop_and_flip(pixels: Tensor, padding: int, flip: bool) -> Tensor:
-    """Shift each picture of a batch by its own offset and mirror half of them.
-
-    The same distribution as ``v2.RandomCrop(side, padding)`` and ``v2.RandomHorizontalFlip()`` on each
-    picture; those draw one offset for a whole batch, and a call per picture costs ten times as much.
-
-    Args:
-        pixels: batch of pictures ``[B, C, H, W]``.
-        padding: black pixels put around each picture before an ``H`` by ``W`` window is cut out.
-        flip: mirror half of the pictures left to right.
-    """
-    batch, channels, height, width = pixels.shape
-    padded = v2.functional.pad(pixels, [padding]) if padding else pixels
-    top = torch.randint(0, 2 * padding + 1, (batch, 1))
-    left = torch.randint(0, 2 * padding + 1, (batch, 1))
-    columns = torch.arange(width).expand(batch, width)
-    if flip:
-        columns = torch.where(torch.rand(batch, 1) < 0.5, columns.flip(1), columns)
-    rows = (top + torch.arange(height)).unsqueeze(2) * (width + 2 * padding)
-    source = (rows + (left + columns).unsqueeze(1)).view(batch, 1, -1).expand(-1, channels, -1)
-    return padded.view(batch, channels, -1).gather(2, source).view_as(pixels)
 
 
 class PixelSet(ExampleSet):
@@ -55,9 +32,7 @@ class PixelSet(ExampleSet):
         pixels: all pictures ``[N, 3, H, W]`` (uint8).
         labels: index of each picture's class ``[N]``.
         digests: sha256 of each picture's source.
-        crop_padding: padding of the random crop in training.
-        augment: random changes in training; None for evaluation.
-        flip: mirror half of the pictures left to right.
+        augment: random changes in training, of a batch at a time; None for evaluation.
     """
 
     class_names = CLASSES
@@ -67,16 +42,12 @@ class PixelSet(ExampleSet):
         pixels: Tensor,
         labels: Tensor,
         digests: Sequence[bytes],
-        crop_padding: int = 0,
-        augment: Augment | None = None,
-        flip: bool = False,
+        augment: PixelAugment | None = None,
     ) -> None:
         self.pixels = pixels
         self.labels = labels
         self.digests = list(digests)
-        self.crop_padding = crop_padding
         self.augment = augment
-        self.flip = flip
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -88,15 +59,11 @@ class PixelSet(ExampleSet):
         """Examples of one batch, made together; torch's loader calls this when it is there."""
         chosen = torch.as_tensor(indices)
         pixels = self.pixels[chosen]
-        if self.crop_padding or self.flip:
-            pixels = crop_and_flip(pixels, self.crop_padding, self.flip)
-        items = normalise(self._each(pixels, "pixels"), MEAN, STD)
-        items = self._each(items, "floats")
+        if self.augment is None:
+            items = normalise(pixels, MEAN, STD)
+        else:
+            items = self.augment.floats(normalise(self.augment.pixels(pixels), MEAN, STD))
         return [Example(*pair) for pair in zip(items.unbind(), self.labels[chosen].tolist(), strict=True)]
-
-    def _each(self, batch: Tensor, stage: str) -> Tensor:
-        change: Callable[[Tensor], Tensor] | None = getattr(self.augment, stage, None)
-        return batch if change is None else torch.stack([change(picture) for picture in batch])
 
     def size(self, index: int) -> int:
         """Pixels of a picture, the same for all."""
@@ -121,7 +88,8 @@ class CIFAR10(ClassificationData):
         split_seed: seed of the cut.
         crop_padding: in training, pad by so many pixels and crop at random; 0 leaves it out.
         flip: mirror half of the training pictures left to right.
-        rand_augment: apply torchvision's RandAugment to training pictures.
+        rand_augment: apply RandAugment to training pictures.
+        trivial_augment: apply TrivialAugment to training pictures instead.
         random_erasing: probability that a rectangle of a training picture is erased.
         **kwargs: ``batch_size``, ``num_workers`` and ``length_pool`` of the base.
     """
@@ -136,20 +104,22 @@ class CIFAR10(ClassificationData):
         flip: bool = True,
         rand_augment: bool = False,
         random_erasing: float = 0.0,
+        trivial_augment: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_fraction("val_fraction", val_fraction)
-        if crop_padding < 0:
-            raise ValueError(f"crop_padding must not be negative: got {crop_padding}")
         self.root = Path(root)
         self.download = download
         self.val_fraction = val_fraction
         self.split_seed = split_seed
-        self.crop_padding = crop_padding
-        self.flip = flip
-        # Flipping is done with the crop, by the batch.
-        self.augment = Augment(False, rand_augment, random_erasing)
+        policy = policy_of(rand_augment, trivial_augment)
+        self.augment = PixelAugment(crop_padding, flip, policy, random_erasing)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Mean and deviation of each channel, and the size."""
+        return {"mean": list(MEAN), "std": list(STD), "size": [SIDE, SIDE]}
 
     def build(self) -> dict[str, ExampleSet]:
         """Load all pictures into memory and cut ``val``.
@@ -171,7 +141,7 @@ class CIFAR10(ClassificationData):
                 pixels[indices],
                 labels[indices],
                 [digests[i] for i in indices],
-                *((self.crop_padding, self.augment, self.flip) if name == "train" else ()),
+                self.augment if name == "train" else None,
             )
             for name, indices in splits.items()
         }

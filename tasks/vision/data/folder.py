@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from mmattn.training.data import ClassificationData, Example, ExampleSet
 from tasks.checks import SPLITS, Problems, check_fraction, check_known, complete_splits, digest, missing
+from tasks.vision.data.augment import crop_and_flip, policy_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 # EXIF tag of the camera's orientation; from 5 on, height and width of the stored picture are exchanged.
@@ -57,15 +59,35 @@ class Augment:
         flip: mirror half of the pictures left to right.
         rand_augment: apply torchvision's RandAugment (two random operations).
         random_erasing: probability that a rectangle is set to zero after normalisation.
+        trivial_augment: apply torchvision's TrivialAugmentWide (one random operation) instead.
+        crop_padding: shift each picture by up to so many pixels, with black behind it.
     """
 
-    def __init__(self, flip: bool = True, rand_augment: bool = False, random_erasing: float = 0.0) -> None:
+    def __init__(
+        self,
+        flip: bool = True,
+        rand_augment: bool = False,
+        random_erasing: float = 0.0,
+        trivial_augment: bool = False,
+        crop_padding: int = 0,
+    ) -> None:
         if not 0 <= random_erasing <= 1:
             raise ValueError(f"random_erasing must lie in [0, 1]: got {random_erasing}")
-        steps = [v2.RandomHorizontalFlip()] if flip else []
-        steps += [v2.RandAugment()] if rand_augment else []
+        if crop_padding < 0:
+            raise ValueError(f"crop_padding must not be negative: got {crop_padding}")
+        policy = policy_of(rand_augment, trivial_augment)
+        steps: list[Any] = [partial(shifted, padding=crop_padding)] if crop_padding else []
+        steps += [v2.RandomHorizontalFlip()] if flip else []
+        steps += (
+            [{"rand": v2.RandAugment, "trivial": v2.TrivialAugmentWide}[policy]()] if policy != "none" else []
+        )
         self.pixels: Any = v2.Compose(steps) if steps else None
         self.floats: Any = v2.RandomErasing(p=random_erasing) if random_erasing else None
+
+
+def shifted(pixels: Tensor, padding: int) -> Tensor:
+    """A picture ``[C, H, W]`` shifted by up to ``padding`` pixels each way, drawn at random."""
+    return crop_and_flip(pixels[None], padding, flip=False)[0]
 
 
 def list_tree(root: Path, suffixes: Sequence[str]) -> list[tuple[Path, str, str]]:
@@ -148,6 +170,25 @@ def target_size(height: int, width: int, image_size: int | None, keep_aspect: bo
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
+def own_size(height: int, width: int, max_side: int | None, multiple_of: int) -> tuple[int, int]:
+    """Height and width that keep a picture's own aspect: no side above ``max_side``, both multiples of a number.
+
+    Smaller pictures are not enlarged beyond the rounding; the aspect is kept as nearly as the rounding allows.
+
+    Example:
+        >>> own_size(480, 640, max_side=128, multiple_of=16), own_size(20, 50, max_side=128, multiple_of=16)
+        ((96, 128), (16, 48))
+    """
+    longest = max(height, width) if max_side is None else max_side
+    factor = min(1.0, longest / max(height, width))
+    most = max(1, longest // multiple_of if max_side is not None else round(longest / multiple_of))
+
+    def side(length: int) -> int:
+        return multiple_of * min(most, max(1, round(length * factor / multiple_of)))
+
+    return side(height), side(width)
+
+
 class ImageFolder(ClassificationData):
     """Pictures in one folder per class, normalised with ImageNet's mean and deviation.
 
@@ -165,7 +206,14 @@ class ImageFolder(ClassificationData):
         flip: mirror half of the training pictures left to right.
         rand_augment: apply torchvision's RandAugment to training pictures.
         random_erasing: probability that a rectangle of a training picture is erased.
-        **kwargs: ``batch_size``, ``num_workers`` and ``length_pool`` of the base.
+        trivial_augment: apply torchvision's TrivialAugmentWide to training pictures instead of RandAugment.
+        crop_padding: shift training pictures by up to so many pixels.
+        max_side: keep each picture's own aspect and make no side longer than that; smaller pictures keep their size.
+        multiple_of: round both sides to multiples of this, e.g. of the patch size, so that no patch is part empty.
+        **kwargs: ``batch_size``, ``num_workers``, ``length_pool`` and ``max_size`` of the base.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
 
     def __init__(
@@ -180,11 +228,21 @@ class ImageFolder(ClassificationData):
         flip: bool = True,
         rand_augment: bool = False,
         random_erasing: float = 0.0,
+        trivial_augment: bool = False,
+        crop_padding: int = 0,
+        max_side: int | None = None,
+        multiple_of: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size must be at least 1: got {image_size}")
+        if multiple_of < 1:
+            raise ValueError(f"multiple_of must be at least 1: got {multiple_of}")
+        if max_side is not None and max_side < multiple_of:
+            raise ValueError(f"max_side must be at least multiple_of={multiple_of}: got {max_side}")
+        if image_size is not None and (max_side is not None or multiple_of > 1):
+            raise ValueError(f"image_size goes without max_side and multiple_of: got image_size={image_size}")
         check_fraction("val_fraction", val_fraction)
         check_fraction("test_fraction", test_fraction)
         self.root = Path(root)
@@ -193,7 +251,18 @@ class ImageFolder(ClassificationData):
         self.fractions = (val_fraction, test_fraction)
         self.split_seed = split_seed
         self.full_check = full_check
-        self.augment = Augment(flip, rand_augment, random_erasing)
+        self.max_side = max_side
+        self.multiple_of = multiple_of
+        self.augment = Augment(flip, rand_augment, random_erasing, trivial_augment, crop_padding)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """ImageNet's mean and deviation, and the size that pictures are resized to."""
+        size, aspect = self.image_size, self.keep_aspect
+        sizes: dict[str, Any] = (
+            {} if size is None else {"longer_side": size} if aspect else {"size": [size, size]}
+        )
+        return {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), **sizes}
 
     def build(self) -> dict[str, ExampleSet]:
         """List the tree, check each picture and cut the splits.
@@ -217,7 +286,7 @@ class ImageFolder(ClassificationData):
                 [found[i][:2] for i in indices],
                 [sizes[i] for i in indices],
                 names,
-                resize=self.image_size is not None,
+                resize=self.image_size is not None or self.own_sizes,
                 augment=self.augment if split == "train" else None,
             )
             for split, indices in splits.items()
@@ -236,4 +305,11 @@ class ImageFolder(ClassificationData):
         except (OSError, RuntimeError, ValueError) as error:
             problems.add(path, error)
             return 0, 0
+        if self.own_sizes:
+            return own_size(height, width, self.max_side, self.multiple_of)
         return target_size(height, width, self.image_size, self.keep_aspect)
+
+    @property
+    def own_sizes(self) -> bool:
+        """Whether each picture is resized to a size of its own."""
+        return self.max_side is not None or self.multiple_of > 1

@@ -1,0 +1,211 @@
+"""Log-mel frames for speakers and microphones that were never heard: a normalisation and random changes in training.
+
+All take and give packed frames ``[T, n_mels]``; a clip's result does not depend on its batch mates.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmattn.adapters.audio import AudioFrames, Waves
+from mmattn.tokens import TokenBatch
+
+
+class BandNormFrames(AudioFrames):
+    """:class:`~mmattn.adapters.audio.AudioFrames` of waves of one loudness, normalised band by band.
+
+    A microphone and a room multiply the spectrum, which adds a constant to each log-mel band; so does, in part, a
+    speaker. Subtracting each band's mean over the clip takes that away (cepstral mean normalisation, Atal 1974), and
+    with it some of what a short word sounds like: which is better, the validation speaker must tell.
+
+    Args:
+        embed_dim: width D of the tokens.
+        level: root mean square that each wave is scaled to; frames know nothing below a mel power of 1e-6, so that
+            a low level hides the noise between the sounds: at 0.1 about 70 dB are heard, at 0.01 about 50 dB.
+            ``None`` leaves the waves as they are.
+        bands: share of each band's mean over the clip that is subtracted, in [0, 1].
+        deviations: whether each band is then divided by its root mean square over the clip.
+        **kwargs: as :class:`~mmattn.adapters.audio.AudioFrames`.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> frames = BandNormFrames(embed_dim=8, sample_rate=8000, bands=1.0).features([torch.randn(4000)])
+        >>> bool(frames.values.mean(0).abs().max() < 1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        level: float | None = 0.1,
+        bands: float = 1.0,
+        deviations: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(embed_dim, **kwargs)
+        if level is not None and level <= 0:
+            raise ValueError(f"level must be above 0: got {level}")
+        if not 0 <= bands <= 1:
+            raise ValueError(f"bands must lie in [0, 1]: got {bands}")
+        self.level = level
+        self.bands = bands
+        self.deviations = deviations
+
+    def features(self, items: Waves) -> TokenBatch:
+        """Normalised log-mel frames ``[T, n_mels]``, before subsampling."""
+        if self.level is not None:
+            items = [wave * (self.level / _loudness(wave)) if wave.numel() else wave for wave in items]
+        frames = super().features(items)
+        if self.bands:
+            frames = frames.replace(frames.values - self.bands * _clip_means(frames)[frames.segment_ids])
+        if self.deviations:
+            powers = _clip_means(frames.replace(frames.values.square()))
+            # a band that hardly moves, such as one that the microphone does not hear, is not blown up
+            frames = frames.replace(frames.values / (powers + 0.01).sqrt()[frames.segment_ids])
+        return frames
+
+
+class VocalTractWarp(nn.Module):
+    """Longer and shorter vocal tracts: the frequency axis of each clip's log-mel frames is stretched at random.
+
+    Vocal tract length perturbation (Jaitly and Hinton 2013): what lay at f comes to lie at ``a f``, with a drawn for
+    each clip from ``1 - most`` to ``1 + most``; above ``edge`` of the band the map goes straight to its end, so that
+    nothing is lost. The warped frames are interpolated between mel bands (of torchaudio's default, HTK's scale).
+
+    Args:
+        most: largest change of a, e.g. 0.1.
+        sample_rate: of the waves, in Hz.
+        edge: frequency from which the map bends, as a share of half the sample rate.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(self, most: float = 0.1, sample_rate: int = 8000, edge: float = 0.8) -> None:
+        super().__init__()
+        if not 0 <= most < 1:
+            raise ValueError(f"most must lie in [0, 1): got {most}")
+        if not 0 < edge < 1:
+            raise ValueError(f"edge must lie in (0, 1): got {edge}")
+        self.most = most
+        self.sample_rate = sample_rate
+        self.edge = edge
+
+    def forward(self, frames: TokenBatch) -> TokenBatch:
+        """Log-mel frames ``[T, n_mels]``, packed, to the same; nothing changes outside training."""
+        if not self.training or not self.most:
+            return frames
+        factors = 1 + self.most * (2 * torch.rand(len(frames), 1, device=frames.device) - 1)
+        return self.warp(frames, factors)
+
+    def warp(self, frames: TokenBatch, factors: Tensor) -> TokenBatch:
+        """The frames with what lay at f at ``factors * f``; factors ``[B, 1]``."""
+        values = frames.values
+        n_mels = values.shape[1]
+        step = _mel(torch.tensor(self.sample_rate / 2)) / (n_mels + 1)  # band b is centred at (b + 1) steps
+        centres = 700 * torch.expm1((torch.arange(n_mels, device=values.device) + 1) * step)
+        source = self._source(centres, factors, self.sample_rate / 2)
+        places = (_mel(source) / step - 1).clamp(0, n_mels - 1)  # [B, n_mels]
+        low = places.long().clamp(max=max(n_mels - 2, 0))
+        share = (places - low)[frames.segment_ids].to(values.dtype)
+        low = low[frames.segment_ids]
+        high = (low + 1).clamp(max=n_mels - 1)
+        return frames.replace(torch.lerp(values.gather(1, low), values.gather(1, high), share))
+
+    def _source(self, target: Tensor, factors: Tensor, top: float) -> Tensor:
+        """Where what now lies at ``target`` [F] lay before, [B, F] in Hz."""
+        bend = self.edge * top * factors.clamp(max=1)  # after the warp; before it, the same over the factor
+        beyond = top - (top - bend / factors) / (top - bend) * (top - target)
+        return torch.where(target <= bend, target / factors, beyond)
+
+
+class BandGains(nn.Module):
+    """Other microphones: a random smooth curve over the mel bands is added to all log-mel frames of a clip.
+
+    Filtering a wave multiplies its spectrum, which adds to each log-mel band: this is
+    :class:`~tasks.speech.data.augment.Equalizer` at a hundredth of its cost.
+
+    Args:
+        deviation: standard deviation of the curve at its points, in standard deviations of a clip's log-mel values,
+            as which the adapter gives the frames (one is about 12 dB in close speech).
+        points: points where the curve is drawn, evenly over the bands; linear between them.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(self, deviation: float = 0.5, points: int = 6) -> None:
+        super().__init__()
+        if deviation < 0:
+            raise ValueError(f"deviation must not be negative: got {deviation}")
+        if points < 2:
+            raise ValueError(f"points must be at least 2: got {points}")
+        self.deviation = deviation
+        self.points = points
+
+    def forward(self, frames: TokenBatch) -> TokenBatch:
+        """Log-mel frames ``[T, n_mels]``, packed, to the same; nothing changes outside training."""
+        if not self.training or not self.deviation:
+            return frames
+        drawn = self.deviation * torch.randn(len(frames), 1, self.points, device=frames.device)
+        n_mels = frames.values.shape[1]
+        curves = nn.functional.interpolate(drawn, n_mels, mode="linear", align_corners=True)[:, 0]
+        return frames.replace(frames.values + curves.to(frames.values)[frames.segment_ids])
+
+
+class Tempo(nn.Module):
+    """Speaks each clip's log-mel frames faster or slower at random; pitch and formants stay.
+
+    Args:
+        most: largest change; the factor is drawn between ``1 / (1 + most)`` and ``1 + most``, evenly in its
+            logarithm.
+
+    Raises:
+        ValueError: most is out of range.
+    """
+
+    def __init__(self, most: float = 0.25) -> None:
+        super().__init__()
+        if most < 0:
+            raise ValueError(f"most must not be negative: got {most}")
+        self.most = most
+
+    def forward(self, frames: TokenBatch) -> TokenBatch:
+        """Log-mel frames ``[T, n_mels]``, packed, to as many clips of other lengths, in training alone."""
+        if not self.training or not self.most:
+            return frames
+        factors = torch.exp(math.log1p(self.most) * (2 * torch.rand(len(frames)) - 1))
+        lengths = (frames.lengths * factors).round().long().clamp(min=1) * (frames.lengths > 0)
+        resized = TokenBatch(torch.empty(int(lengths.sum())), lengths)
+        ids = resized.segment_ids
+        # the first frame stays the first, the last the last
+        scale = (frames.lengths - 1).clamp(min=0) / (lengths - 1).clamp(min=1)
+        places = resized.coords[:, 0] * scale[ids]
+        starts = (frames.lengths.cumsum(0) - frames.lengths)[ids]
+        low = places.long().minimum((frames.lengths - 1)[ids])
+        high = (low + 1).minimum((frames.lengths - 1)[ids])
+        share = (places - low)[:, None].to(frames.values)
+        low, high = (starts + low).to(frames.device), (starts + high).to(frames.device)
+        return TokenBatch(torch.lerp(frames.values[low], frames.values[high], share), lengths)
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    """Natural mels: HTK's scale but for its factor."""
+    return torch.log1p(hertz / 700)
+
+
+def _loudness(wave: Tensor) -> Tensor:
+    return wave.square().mean().sqrt().clamp(min=1e-8)
+
+
+def _clip_means(frames: TokenBatch) -> Tensor:
+    """Mean of each band over each clip, ``[B, n_mels]``."""
+    sums = frames.values.new_zeros(len(frames), frames.values.shape[1])
+    counts = frames.lengths.to(frames.values)[:, None]
+    return sums.index_add(0, frames.segment_ids, frames.values) / counts

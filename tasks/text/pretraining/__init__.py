@@ -1,0 +1,1 @@
+"""Masked language modelling on texts, to be fine-tuned by ``tasks.text``."""

@@ -1,0 +1,208 @@
+"""Normalised and randomly changed log-mel frames."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("torchaudio")
+pytest.importorskip("lightning")
+
+from mmattn import AudioFrames, TokenBatch, build_encoder
+from tasks.speech.frames import BandGains, BandNormFrames, Tempo, VocalTractWarp
+from tasks.speech.module import KeywordSpotting
+
+N_MELS = 37
+
+
+def waves() -> list[torch.Tensor]:
+    return [torch.randn(samples) * scale for samples, scale in ((4001, 0.1), (997, 0.4), (2503, 0.01))]
+
+
+def test_without_its_two_changes_it_gives_the_frames_of_the_library():
+    plain, same = AudioFrames(8, 8000, N_MELS), BandNormFrames(8, None, 0.0, sample_rate=8000, n_mels=N_MELS)
+    items = waves()
+    assert torch.equal(plain.features(items).values, same.features(items).values)
+
+
+def test_one_loudness_and_one_channel_give_one_result():
+    adapter = BandNormFrames(8, level=0.1, bands=1.0, sample_rate=8000, n_mels=N_MELS)
+    wave = torch.randn(4001)
+    expected = adapter.features([wave]).values
+    assert torch.allclose(adapter.features([7 * wave]).values, expected, atol=1e-4)
+    # an impulse response much shorter than a window multiplies each band: white noise tells no other change
+    echoed = torch.nn.functional.conv1d(wave[None, None], torch.tensor([[[0.6, 1.0]]]), padding=1)[
+        0, 0, :4001
+    ]
+    plain = AudioFrames(8, 8000, N_MELS)
+    before = (plain.features([wave]).values - plain.features([echoed]).values).square().mean()
+    after = (expected - adapter.features([echoed]).values).square().mean()
+    assert after < 0.6 * before
+
+
+def test_a_clip_does_not_depend_on_its_batch_mates():
+    adapter = BandNormFrames(8, level=0.05, bands=0.7, deviations=True, sample_rate=8000, n_mels=N_MELS)
+    items = waves()
+    together = adapter(items).split()
+    for wave, tokens in zip(items, together, strict=True):
+        assert torch.allclose(adapter([wave]).values, tokens.values, atol=1e-5)
+    assert adapter([torch.zeros(401)]).values.isfinite().all()
+
+
+def test_bands_of_each_clip_have_mean_zero_and_deviation_one():
+    adapter = BandNormFrames(8, deviations=True, sample_rate=8000, n_mels=N_MELS)
+    plain = AudioFrames(8, 8000, N_MELS)
+    items = waves()
+    quiet = [0.1 * wave / wave.square().mean().sqrt() for wave in items]
+    for clip, before in zip(adapter.features(items).split(), plain.features(quiet).split(), strict=True):
+        rows = before.values.numpy()
+        centred = rows - rows.mean(0)
+        expected = centred / np.sqrt(centred.var(0) + 0.01)
+        assert np.abs(clip.values.numpy() - expected).max() < 1e-4
+
+
+def test_a_lower_level_hides_what_is_soft():
+    loud, soft = torch.randn(2000), torch.randn(2000) * 10 ** (-50 / 20)
+    for level, hears in ((0.1, True), (0.001, False)):
+        adapter = BandNormFrames(8, level, 0.0, sample_rate=8000, n_mels=N_MELS)
+        tail = adapter.features([torch.cat([loud, soft])]).values[30:45]
+        assert (tail.std() > 0.02) == hears
+
+
+def hertz(band: float) -> float:
+    """Centre of a band of torchaudio's scale, computed from the definition of mel."""
+    top = 2595 * math.log10(1 + 4000 / 700)
+    return 700 * (10 ** (top * (band + 1) / (N_MELS + 1) / 2595) - 1)
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.2])
+def test_a_warp_moves_a_peak_to_its_frequency_times_the_factor(factor):
+    frequencies = np.array([hertz(band) for band in range(N_MELS)])
+    for centre in (400.0, 900.0, 1700.0):
+        peak = torch.from_numpy(np.exp(-0.5 * ((frequencies - centre) / 150) ** 2)).float()
+        warped = (
+            VocalTractWarp().warp(TokenBatch(peak[None], [1]), torch.tensor([[factor]])).values[0].numpy()
+        )
+        expected = np.exp(-0.5 * ((frequencies / factor - centre) / 150) ** 2)
+        below = frequencies < 3000
+        assert np.abs(warped - expected)[below].max() < 0.12  # a band is up to 130 Hz wide there
+        assert abs(np.average(frequencies[below], weights=warped[below] ** 4) / centre / factor - 1) < 0.02
+
+
+def test_the_warp_keeps_both_ends_and_its_order():
+    warp = VocalTractWarp(most=0.3)
+    line = torch.arange(N_MELS).float().repeat(3, 1)
+    factors = torch.tensor([[0.7], [1.0], [1.3]])
+    low, same, high = warp.warp(TokenBatch(line, [1, 1, 1]), factors).values
+    assert torch.allclose(same, line[0], atol=1e-3)
+    assert (low[1:] >= low[:-1]).all()
+    assert (high[1:] >= high[:-1]).all()
+    assert (low[5:30] > line[0, 5:30]).all()  # a longer tract: each band hears what lay higher
+    assert (high[5:30] < line[0, 5:30]).all()
+    assert abs(float(low[-1]) - (N_MELS - 1)) < 1  # the last band lies a little below the end
+    assert abs(float(high[-1]) - (N_MELS - 1)) < 1
+
+
+def test_each_clip_is_warped_by_its_own_factor_in_training_alone():
+    frames = TokenBatch(torch.randn(1, N_MELS).repeat(11, 1), [4, 7])
+    warp = VocalTractWarp(0.2)
+    first, second = warp(frames).values.split([4, 7])
+    assert torch.equal(first, first[:1].expand(4, -1))
+    assert torch.equal(second, second[:1].expand(7, -1))
+    assert not torch.allclose(first[0], second[0])
+    assert warp.eval()(frames) is frames
+
+
+def test_gains_are_one_smooth_curve_for_each_clip_in_training_alone():
+    frames = TokenBatch(torch.randn(40, N_MELS), [17, 23])
+    gains = BandGains(0.5, points=4)
+    ends = []
+    for _ in range(200):
+        added = gains(frames).values - frames.values
+        for part in added.split([17, 23]):
+            assert (part - part[:1]).abs().max() < 1e-5
+            curve = part[0].numpy()
+            points = curve[[0, 12, 24, 36]]  # 4 points over 37 bands
+            assert np.abs(curve - np.interp(np.arange(N_MELS), [0, 12, 24, 36], points)).max() < 1e-4
+            ends.append(points)
+    assert np.allclose(np.std(ends, axis=0), 0.5, atol=0.08)
+    assert np.abs(np.corrcoef(np.array(ends).T) - np.eye(4)).max() < 0.2
+    assert gains.eval()(frames) is frames
+    assert BandGains(0.0)(frames) is frames
+
+
+def test_gains_do_what_a_filter_of_the_wave_does():
+    adapter = AudioFrames(8, 8000, N_MELS)
+    wave = torch.randn(16_001)
+    echoed = torch.nn.functional.conv1d(wave[None, None], torch.tensor([[[0.6, 1.0]]]), padding=1)[
+        0, 0, :16_001
+    ]
+    frames, filtered = (
+        adapter.mel_scale(adapter.spectrogram(w).abs().square()).log() for w in (wave, echoed)
+    )
+    response = (
+        0.6**2 + 1 + 1.2 * torch.cos(2 * math.pi * torch.tensor([hertz(b) for b in range(N_MELS)]) / 8000)
+    )
+    difference = (filtered - frames).mean(1)
+    assert (difference - response.log()).abs().max() < 0.1
+
+
+def test_tempo_resamples_each_clip_between_its_first_and_last_frame():
+    clips = [torch.randn(n, 5) for n in (53, 1, 17)]
+    tempo = Tempo(0.4)
+    seen = []
+    for _ in range(30):
+        changed = tempo(TokenBatch.from_sequences(clips))
+        for clip, part in zip(clips, changed.split(), strict=True):
+            length = len(part.values)
+            assert len(clip) / 1.4 - 0.5 <= length <= len(clip) * 1.4 + 0.5
+            if len(clip) > 1:
+                x = np.linspace(0, len(clip) - 1, length)
+                expected = np.stack(
+                    [np.interp(x, np.arange(len(clip)), column) for column in clip.T.numpy()], 1
+                )
+                assert np.abs(part.values.numpy() - expected).max() < 1e-4
+                assert part.coords[:, 0].tolist() == list(range(length))
+        seen.append(changed.sizes[0])
+    assert len(set(seen)) > 10
+    assert min(seen) < 43
+    assert max(seen) > 64
+    frames = TokenBatch.from_sequences(clips)
+    assert tempo.eval()(frames) is frames
+
+
+def test_the_task_changes_frames_in_training_alone():
+    adapter = BandNormFrames(12, sample_rate=8000, n_mels=N_MELS)
+    task = KeywordSpotting(
+        adapter, build_encoder(12, 1, 2), 3, frame_augment=[BandGains(1.0), VocalTractWarp(0.3), Tempo(0.5)]
+    )
+    items = waves()
+    plain = adapter(items)
+    changed = [task.train().tokens(items) for _ in range(5)]
+    assert len({tokens.sizes for tokens in changed}) > 1
+    assert all(len(tokens) == 3 for tokens in changed)
+    assert torch.equal(task.eval().tokens(items).values, plain.values)
+    with torch.no_grad():
+        together = task(items)
+        for wave, logits in zip(items, together, strict=True):
+            assert torch.allclose(task([wave])[0], logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: BandNormFrames(8, level=0.0), "level must be above 0: got 0.0"),
+        (lambda: BandNormFrames(8, bands=1.5), r"bands must lie in \[0, 1\]: got 1.5"),
+        (lambda: VocalTractWarp(1.0), r"most must lie in \[0, 1\): got 1.0"),
+        (lambda: VocalTractWarp(edge=1.0), r"edge must lie in \(0, 1\): got 1.0"),
+        (lambda: BandGains(-1.0), "deviation must not be negative: got -1.0"),
+        (lambda: BandGains(points=1), "points must be at least 2: got 1"),
+        (lambda: Tempo(-0.1), "most must not be negative: got -0.1"),
+    ],
+)
+def test_arguments_are_checked(make, text):
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        make()

@@ -1,0 +1,91 @@
+"""The presets' benchmark: which runs there are, which are done, and what they say together."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("lightning")
+
+from benchmarks.presets import results
+from benchmarks.presets.__main__ import main
+from benchmarks.presets.presets import PRESETS, Goal, preset
+from benchmarks.presets.results import Run
+
+
+def finish(run: Run, folder, value: float, minutes: float = 1.0) -> None:
+    place = results.place(run, folder)
+    place.mkdir(parents=True)
+    found = {"metrics": {run.preset.goals[0].metric: value}, "minutes": minutes, "outside_share": 0.25}
+    (place / "results.json").write_text(json.dumps(found))
+    results.mark(run, folder)
+
+
+def test_each_preset_names_what_exists():
+    for each in PRESETS:
+        assert each.path.is_file(), each.config
+        assert each.before is None or (results.ROOT / each.before[1]).is_file()
+
+
+def test_every_variant_runs_with_every_seed_and_its_control():
+    names = [run.name for run in results.runs_of(preset("fsdd-speakers"), [0, 4])]
+    assert len(names) == len(set(names)) == 6 * 2 + 6
+    assert "fsdd-speakers-theo-4" in names
+    assert "fsdd-speakers-theo-control" in names
+
+
+def test_a_run_is_done_until_code_or_configuration_change(tmp_path, monkeypatch):
+    run = Run(preset("sst2"), "", 0)
+    assert not results.done(run, tmp_path)
+    finish(run, tmp_path, 0.5)
+    assert results.done(run, tmp_path)
+    other = replace(run.preset, config="tasks/vision/configs/digits.yaml")
+    assert not results.done(Run(other, "", 0), tmp_path)
+
+
+def test_mean_and_worst_of_the_variants(tmp_path):
+    each, seeds = preset("fsdd-speakers"), [0, 1]
+    for index, (name, _) in enumerate(each.variants):
+        finish(Run(each, name, 0), tmp_path, 0.90 - index / 100, minutes=index)
+        finish(Run(each, name, 1), tmp_path, 0.92 - index / 100)
+    mean_bar, worst_bar, time_bar = results.bars([each], seeds, tmp_path)
+    assert mean_bar.value == pytest.approx(91 - 2.5)
+    assert worst_bar.value == pytest.approx(91 - 5)
+    assert mean_bar.note == "12 of 12 runs"
+    assert (time_bar.value, time_bar.limit) == (5, 5)
+    assert time_bar.holds
+
+
+def test_what_was_not_run_does_not_hold(tmp_path):
+    for bar in results.bars(list(PRESETS), [0], tmp_path):
+        assert math.isnan(bar.value)
+        assert not bar.holds
+
+
+def test_goals_that_must_stay_under_take_the_largest_as_the_worst():
+    goal = Goal("test/wer", 1.3, at_least=False, of="worst")
+    assert results.figure(goal, {"a": {0: 1.0, 1: 2.0}, "b": {0: 0.5}}) == 1.5
+    assert math.isnan(results.figure(goal, {"a": {0: 1.0}, "b": {}}))
+
+
+def test_the_table_tells_seeds_control_and_time(tmp_path, capsys):
+    each = preset("sst2")
+    finish(Run(each, "", 0), tmp_path, 0.8)
+    finish(Run(each, "", 1), tmp_path, 0.9, minutes=2.5)
+    finish(Run(each, "", None), tmp_path, 0.7)
+    status = main(["--only", "sst2", "--seeds", "0", "1", "--runs", str(tmp_path), "--table"])
+    shown = capsys.readouterr().out
+    assert f"| {each.title} | 80.00, 90.00 % | 85.00 | 70.00 | 2.5 | 25% |" in shown
+    assert shown.splitlines()[-1] == "bars: 2 of 2 hold"
+    assert status == 0
+
+
+def test_absent_data_are_named(tmp_path, capsys):
+    args = ["--only", "sst2", "--seeds", "0", "--data", str(tmp_path / "none"), "--runs", str(tmp_path)]
+    assert main(args) == 1
+    output = capsys.readouterr()
+    assert "none/sst2 does not exist" in output.err
+    assert output.out.splitlines()[-1] == "bars: 0 of 2 hold"
