@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("lightning")
 
-from benchmarks.presets import results
+from benchmarks.presets import joint, results
 from benchmarks.presets.__main__ import main
 from benchmarks.presets.presets import PRESETS, Goal, preset
 from benchmarks.presets.results import Run
@@ -89,3 +89,20 @@ def test_absent_data_are_named(tmp_path, capsys):
     output = capsys.readouterr()
     assert "none/sst2 does not exist" in output.err
     assert output.out.splitlines()[-1] == "bars: 0 of 2 hold"
+
+
+def test_the_joint_trunk_is_judged_by_its_worst_sense(tmp_path):
+    unknown, time = joint.bars([0], tmp_path)
+    assert not unknown.holds
+    assert not time.holds
+    verdicts = {"vision": -0.4, "speech": -2.0, "text": 0.3}
+    found = {
+        "verdicts": {sense: {"joint_over_separate": value} for sense, value in verdicts.items()},
+        "runs": [{"kind": "joint", "seed": 0, "minutes": {"data": 0.5, "training": 3.5}}],
+    }
+    (tmp_path / "joint").mkdir()
+    (tmp_path / "joint" / "joint.json").write_text(json.dumps(found))
+    behind, time = joint.bars([0], tmp_path)
+    assert (behind.value, behind.limit, behind.holds) == (2.0, 1.5, False)
+    assert behind.note == "1 of 1 runs; vision -0.4, speech -2.0, text +0.3"
+    assert (time.value, time.holds) == (4.0, True)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.bars import conclude
-from benchmarks.presets import results
+from benchmarks.presets import joint, results
 from benchmarks.presets.presets import PRESETS, Preset
 from benchmarks.presets.results import Run
 
@@ -34,8 +34,13 @@ def main(argv: list[str] | None = None) -> int:
             if run.preset.data not in absent:
                 print(f"[{index} of {len(todo)}] {run.name}", file=sys.stderr, flush=True)
                 _do(run, args)
+    bars = results.bars(chosen, args.seeds, args.runs)
+    if args.only is None or joint.NAME in args.only:
+        if not args.table:
+            joint.run(args.seeds, args.runs)
+        bars += joint.bars(args.seeds, args.runs)
     print(results.table(chosen, args.seeds, args.runs))
-    return conclude(results.bars(chosen, args.seeds, args.runs), args.out)
+    return conclude(bars, args.out)
 
 
 def _do(run: Run, args: argparse.Namespace) -> None:
@@ -58,7 +63,7 @@ def _do(run: Run, args: argparse.Namespace) -> None:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.presets", description=__doc__)
-    names = [each.name for each in PRESETS]
+    names = [*(each.name for each in PRESETS), joint.NAME]
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the real data sets")
     parser.add_argument(
         "--only", nargs="+", choices=names, metavar="PRESET", help=f"some of: {', '.join(names)}"

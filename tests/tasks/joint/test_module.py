@@ -130,7 +130,7 @@ def test_the_trunk_of_a_checkpoint_is_taken_up(tmp_path):
     for name, value in moved.encoder.state_dict().items():
         assert torch.equal(value, first.encoder.state_dict()[name])
     moved.recipe = {"class_path": "x", "init_args": {"trunk": str(path), "frozen": ["encoder"]}}
-    checkpoint = {}
+    checkpoint = {"state_dict": {}}
     moved.on_save_checkpoint(checkpoint)
     assert checkpoint["recipe"]["init_args"] == {"trunk": None, "frozen": ["encoder"]}
     torch.save({"state_dict": {"other": torch.zeros(2)}}, path)
