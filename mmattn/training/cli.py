@@ -90,10 +90,12 @@ class ConsoleCLI(TaskCLI):
             sys.exit(f"error: ckpt_path must be a file: got {path}, which does not exist")
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer, and read the data, so that what is wrong with them is said in a sentence."""
+        """Build data, model and trainer, read the data and prepare the model for them: what is wrong with any of
+        them is said in a sentence, before work is lost."""
         try:
             super().instantiate_classes()
             self.datamodule.setup()
+            self.model.prepare(self.datamodule, self.subcommand)
         except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
             raise SystemExit(f"error: {one_sentence(str(error))}") from error
 

@@ -14,7 +14,7 @@ from mmattn.adapters.text import TextTokens
 from mmattn.builders import build_classifier
 from mmattn.encoder import Encoder
 from mmattn.tokens import TokenBatch
-from mmattn.training.data import Batch, ClassificationData
+from mmattn.training.data import Batch, ClassificationData, TaskData
 from mmattn.training.optim import AdamWCosine
 from mmattn.training.task import Task
 
@@ -82,15 +82,13 @@ class ClassificationTask(Task):
         logits: Tensor = self.head(cast(TokenBatch, self.encoder(self.tokens(items))))
         return logits.float()
 
-    def setup(self, stage: str) -> None:
+    def prepare(self, data: TaskData, stage: str) -> None:
         """Train a tokenizer that needs it, and make one accuracy for each test set."""
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, ClassificationData):
-            for name in data.test_names:
-                if name not in self.accuracies:
-                    self.accuracies[name] = MulticlassAccuracy(self.head.linear.out_features, average="micro")
-            if isinstance(self.adapter, TextTokens) and not self.adapter.tokenizer.ready:
-                self.adapter.tokenizer.train(data.training_texts())
+        for name in data.test_names:
+            if name not in self.accuracies:
+                self.accuracies[name] = MulticlassAccuracy(self.head.linear.out_features, average="micro")
+        if isinstance(self.adapter, TextTokens) and not self.adapter.tokenizer.ready:
+            self.adapter.tokenizer.train(data.training_texts())
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of a training batch; a domain may mix its examples first."""

@@ -41,6 +41,25 @@ class Task(LightningModule):
             ValueError: the data do not fit; the message says the rule and the values.
         """
 
+    def prepare(self, data: TaskData, stage: str) -> None:
+        """Let learn from the data what is not trained by gradients, such as a tokenizer, and refuse what cannot be
+        learnt. Called by :meth:`setup`, and by the command line before it, so that a refusal is one sentence; doing
+        it again changes nothing.
+
+        Args:
+            data: of the run.
+            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+
+        Raises:
+            ValueError: the data cannot be learnt; the message says the rule and the values.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Prepare for the trainer's data module, if it has one of the right kind."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, self.data_class):
+            self.prepare(data, stage)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the recipe, and tokenizers and the like as they are: a copy of the module that averages its weights
         may have been made before they learnt."""

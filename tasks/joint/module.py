@@ -163,11 +163,9 @@ class JointClassification(Task):
                     f"got {rate} and {adapter.sample_rate} samples a second"
                 )
 
-    def setup(self, stage: str) -> None:
+    def prepare(self, data: TaskData, stage: str) -> None:
         """Train tokenizers that need it, and make one accuracy for each test set."""
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, JointData):
-            return
+        assert isinstance(data, JointData)
         for sense, name in data.tests:
             if name not in self.accuracies:
                 self.accuracies[name] = self._accuracy(sense)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmattn.adapters.base import Adapter
 from mmattn.encoder import Encoder
-from mmattn.training.data import Batch
+from mmattn.training.data import Batch, TaskData
 from mmattn.training.module import ClassificationTask
 from tasks.text.pretraining.weights import load_pretrained
 
@@ -48,13 +48,15 @@ class TextClassification(ClassificationTask):
         if r_drop < 0:
             raise ValueError(f"r_drop must not be negative: got {r_drop}")
         self.pretrained = pretrained
+        self._took_up = False
         self.r_drop = r_drop
 
-    def setup(self, stage: str) -> None:
+    def prepare(self, data: TaskData, stage: str) -> None:
         """Before training, take up what was pre-trained; then train a tokenizer that still needs it."""
-        if stage == "fit" and self.pretrained is not None:
+        if stage == "fit" and self.pretrained is not None and not self._took_up:
             rank_zero_info(load_pretrained(self.pretrained, self.adapter, self.encoder, self.recipe))
-        super().setup(stage)
+            self._took_up = True
+        super().prepare(data, stage)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of a training batch; with R-drop, of two passes, and half their symmetric divergence."""

@@ -74,6 +74,22 @@ def test_missing_files_and_folders_are_named(monkeypatch, capsys):
     assert "\n" not in str(stopped.value.code)
 
 
+def test_what_a_task_refuses_when_it_prepares_is_one_sentence(monkeypatch):
+    from tasks.text.module import TextClassification
+
+    folder = Path("sst2")
+    folder.mkdir()
+    for name in ("train", "dev", "test"):
+        (folder / f"{name}.tsv").write_text("sentence\tlabel\na gem\t1\ndull\t0\n")
+    config = Path(__file__).parents[2] / "tasks/text/configs/sst2.yaml"
+    words = ["fit", f"--config={config}", "--data.root=sst2", "--model.pretrained=none.ckpt"]
+    monkeypatch.setattr(sys, "argv", ["tasks.text", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main(TextClassification, "tasks.text")
+    assert stopped.value.code == "error: pretrained must be a file: got none.ckpt, which does not exist"
+    assert not Path("runs").exists()
+
+
 def test_a_download_that_fails_is_one_sentence(monkeypatch):
     from tasks.vision.data import cifar
 

@@ -78,16 +78,14 @@ class SpeechRecognition(Task):
                 f"data and adapter must have the same sample_rate: got {rate} and {expected} samples a second"
             )
 
-    def setup(self, stage: str) -> None:
+    def prepare(self, data: TaskData, stage: str) -> None:
         """Learn units and a normalisation that need it, refuse transcripts that cannot be learnt, make the metrics.
 
         Raises:
             ValueError: transcripts have more units than their clips have frames, or others than those of
                 ``train``; the message names all of them.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, RecognitionData):
-            return
+        assert isinstance(data, RecognitionData)
         for name in data.test_names:
             if name not in self.error_rates:
                 self.error_rates[name] = _error_rates().to(self.device)

@@ -68,15 +68,13 @@ class MaskedLanguageModelling(Task):
         logits: Tensor = self.model(items)
         return logits
 
-    def setup(self, stage: str) -> None:
+    def prepare(self, data: TaskData, stage: str) -> None:
         """Let tokenizer and vocabulary learn from the training texts, and make the metrics of each test set."""
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, TaskData):
-            for name in data.test_names:
-                if name not in self.metrics:
-                    self.metrics[name] = self._new_metrics()
-            if not self.model.ready:
-                self.model.learn(data.training_texts())
+        for name in data.test_names:
+            if name not in self.metrics:
+                self.metrics[name] = self._new_metrics()
+        if not self.model.ready:
+            self.model.learn(data.training_texts())
 
     def training_step(self, batch: TextBatch, batch_index: int) -> Tensor:
         """Cross-entropy of the tokens chosen in one batch."""

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from mmattn import Decoder, DecoderBlock, Encoder, TextTokens, TokenBatch
-from mmattn.training.data import PairBatch
+from mmattn.training.data import PairBatch, TaskData
 from mmattn.training.optim import AdamWCosine
 from mmattn.training.task import Task
 from mmattn.translation import Translator
@@ -88,11 +88,9 @@ class Translation(Task):
         the decoder attends."""
         return self.translator.encode(items) if targets is None else self.translator(items, targets)
 
-    def setup(self, stage: str) -> None:
+    def prepare(self, data: TaskData, stage: str) -> None:
         """Train the tokenizers that need it."""
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, ParallelData):
-            return
+        assert isinstance(data, ParallelData)
         source, target = self.translator.source.tokenizer, self.translator.target.tokenizer
         if not source.ready:
             source.train(data.training_texts() + (data.training_targets() if source is target else []))
