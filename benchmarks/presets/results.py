@@ -51,6 +51,7 @@ def key(run: Run) -> str:
         path for path in (ROOT / "mmattn").rglob("*.py") if path.relative_to(ROOT).parts[1] not in _APART
     ]
     parts += (ROOT / "tasks" / run.preset.domain).rglob("*.py")
+    parts += [*(ROOT / "tasks").glob("*.py"), Path(__file__).with_name("run.py")]
     configs = [run.preset.path] + ([ROOT / run.preset.before[1]] if run.preset.before else [])
     for path in sorted(parts) + configs:
         content.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())

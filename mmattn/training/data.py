@@ -236,14 +236,17 @@ class TaskData(LightningDataModule, ABC):
         """Build the sets, so that what is wrong with the data is said before training starts."""
         _ = self.sets
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches of like length."""
+    def training_batches(self) -> Any:
+        """What draws the training batches: an iterable of lists of what the training set is asked for."""
         examples = self.sets["train"]
         sizes = [examples.size(i) for i in range(len(examples))]
-        sampler = LengthBatchSampler(sizes, self.batch_size, self.length_pool, self.max_size)
+        return LengthBatchSampler(sizes, self.batch_size, self.length_pool, self.max_size)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches of like length."""
         return DataLoader(
-            examples,
-            batch_sampler=sampler,
+            self.sets["train"],
+            batch_sampler=self.training_batches(),
             num_workers=self.num_workers,
             collate_fn=self.collate,
             persistent_workers=self.num_workers > 0,

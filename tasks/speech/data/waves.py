@@ -117,6 +117,35 @@ class WaveAugment:
         return wave
 
 
+def chain(first: WaveAugment, others: Sequence[WaveTransform]) -> Chain | None:
+    """Changes of a wave one after the other; ``None`` when there are none."""
+    parts = (*(() if first == WaveAugment() else (first,)), *others)
+    return Chain(parts) if parts else None
+
+
+def wave_changes(
+    sample_rate: int,
+    time_shift: float,
+    gain_db: float,
+    speed: float,
+    noise: float,
+    transforms: Sequence[WaveTransform],
+) -> Chain | None:
+    """The changes in training that data modules take as numbers, see :class:`WaveData`, and others behind them.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    if sample_rate < 1:
+        raise ValueError(f"sample_rate must be at least 1: got {sample_rate}")
+    if not 0 <= speed < 1:
+        raise ValueError(f"speed must lie in [0, 1): got {speed}")
+    for name, value in (("time_shift", time_shift), ("gain_db", gain_db), ("noise", noise)):
+        if value < 0:
+            raise ValueError(f"{name} must not be negative: got {value}")
+    return chain(WaveAugment(round(time_shift * sample_rate), gain_db, speed, noise), transforms)
+
+
 class WaveSet(ExampleSet):
     """Waves in memory: items ``[S]``, float32.
 
@@ -203,18 +232,8 @@ class WaveData(ClassificationData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if sample_rate < 1:
-            raise ValueError(f"sample_rate must be at least 1: got {sample_rate}")
-        if not 0 <= speed < 1:
-            raise ValueError(f"speed must lie in [0, 1): got {speed}")
-        for name, value in (("time_shift", time_shift), ("gain_db", gain_db), ("noise", noise)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative: got {value}")
+        self.augment = wave_changes(sample_rate, time_shift, gain_db, speed, noise, transforms)
         self.sample_rate = sample_rate
-        augment = WaveAugment(round(time_shift * sample_rate), gain_db, speed, noise)
-        parts: list[Callable[[Tensor, int], Tensor]] = [] if augment == WaveAugment() else [augment]
-        parts += transforms
-        self.augment = Chain(tuple(parts)) if parts else None
 
     def load(
         self,

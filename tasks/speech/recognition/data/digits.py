@@ -10,9 +10,9 @@ from mmattn.training.data import ExampleSet
 from tasks.checks import Problems
 from tasks.speech.data.augment import WaveTransform
 from tasks.speech.data.fsdd import FSDD, NAME
-from tasks.speech.data.waves import Clip, WaveAugment, WaveSet
+from tasks.speech.data.waves import Clip, WaveAugment, WaveSet, chain
 from tasks.speech.recognition.data.digit_sequences import DigitSequences, Recording, Transcript
-from tasks.speech.recognition.data.transcribed import RecognitionData, TranscribedSet, chain
+from tasks.speech.recognition.data.transcribed import RecognitionData, TranscribedSet
 
 VAL_SEED, TEST_SEED = 21011, 31011
 """With the index, what the sequences of validation and test are drawn from: the same in every run."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from mmattn.training.data import LengthBatchSampler, Pair, SizedSet, TaskData
 from tasks.speech.data.augment import Chain, Speed, WaveTransform
-from tasks.speech.data.waves import WaveAugment
+from tasks.speech.data.waves import WaveAugment, wave_changes
 
 
 class Draw(NamedTuple):
@@ -136,17 +135,10 @@ class RecognitionData(TaskData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if sample_rate < 1:
-            raise ValueError(f"sample_rate must be at least 1: got {sample_rate}")
-        if not 0 <= speed < 1:
-            raise ValueError(f"speed must lie in [0, 1): got {speed}")
-        for name, value in (("gain_db", gain_db), ("noise", noise)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative: got {value}")
+        self.augment = wave_changes(sample_rate, 0.0, gain_db, speed, noise, transforms)
         self.sample_rate = sample_rate
         self.noise = noise
         self.transforms = tuple(transforms)
-        self.augment = chain(WaveAugment(0, gain_db, speed, noise), self.transforms)
 
     @abstractmethod
     def build(self) -> dict[str, TranscribedSet]:
@@ -162,24 +154,9 @@ class RecognitionData(TaskData):
         texts: list[str] = self.sets["train"].texts()
         return texts
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def training_batches(self) -> EpochBatches:
         """Shuffled batches of like length, drawn anew for each epoch."""
-        examples = self.sets["train"]
-        sizes = [examples.size(i) for i in range(len(examples))]
-        batches = LengthBatchSampler(sizes, self.batch_size, self.length_pool, self.max_size)
-        return DataLoader(
-            examples,
-            batch_sampler=EpochBatches(batches, torch.initial_seed() % 2**63),
-            num_workers=self.num_workers,
-            collate_fn=self.collate,
-            persistent_workers=self.num_workers > 0,
-        )
-
-
-def chain(first: WaveAugment, others: Sequence[Callable[[Tensor, int], Tensor]]) -> Chain | None:
-    """Changes of a wave one after the other; ``None`` when there are none."""
-    parts = (*(() if first == WaveAugment() else (first,)), *others)
-    return Chain(parts) if parts else None
+        return EpochBatches(super().training_batches(), torch.initial_seed() % 2**63)
 
 
 def shortest(samples: int, augment: Chain | None) -> int:
