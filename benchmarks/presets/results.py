@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.bars import Bar
 from benchmarks.presets.presets import ROOT, Goal, Preset
 
-#: Folders below mmattn that no result of a training depends on.
-_APART = ("report", "plugins", "observation", "convert", "inference")
+#: What lies below mmattn that no result of a training depends on.
+_APART = ("report", "plugins", "observation", "convert", "inference", "explore", "__main__.py")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from benchmarks.presets.presets import ROOT, Preset, preset
 from mmattn.training.cli import TaskCLI
-from mmattn.training.memory import keep_freed_memory
+from mmattn.training.memory import quick_memory
 from mmattn.training.record import RecordRun
 
 
@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
-    keep_freed_memory()
+    quick_memory()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     each = preset(args.preset)

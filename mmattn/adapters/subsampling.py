@@ -55,6 +55,10 @@ class FramePatches(nn.Module):
         return tokens
 
 
+#: Long lines of clips end after a multiple of this many tokens: oneDNN makes kernels for each length it meets.
+_ROUND = 64
+
+
 class ConvSubsampling(nn.Module):
     """Convolutions of width 3 and stride 2 over time, each with a GELU, on clips laid end to end.
 
@@ -88,7 +92,10 @@ class ConvSubsampling(nn.Module):
         """``[T, F] -> [T', D]`` with lengths ``ceil(n / factor)``."""
         slots = ((frames.lengths + self.factor - 1) // self.factor + 1) * self.factor
         starts = slots.cumsum(0) - slots
-        line = frames.values.new_zeros(int(slots.sum()), frames.values.shape[1])
+        length = int(slots.sum())
+        if length > self.factor * _ROUND:
+            length += -length % (self.factor * _ROUND)
+        line = frames.values.new_zeros(length, frames.values.shape[1])
         line = line.index_copy(0, _places(frames, starts), frames.values)
         layout, x = frames, line.T[None]
         for conv in self.convs:

@@ -36,9 +36,31 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    picture = x.transpose(1, 2).unsqueeze(2)
-    out = F.conv2d(picture, weight.unsqueeze(2), bias, groups=x.shape[2])
+    if x.device.type != "cpu" or x.dtype in (torch.float32, torch.float64):
+        out = F.conv2d(_picture(x), weight.unsqueeze(2), bias, groups=x.shape[2])
+    elif tracing():
+        return _convolved(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+    else:
+        # oneDNN 3.10 in torch 2.11 never ends making its forward kernel in half precision for some widths (16 or
+        # 144 features): the transposed convolution with the kernel turned round is the same sum by another kernel
+        like = x[:, : x.shape[1] - weight.shape[2] + 1]
+        out = _transposed(x, like, weight.flip(2), weight.shape[2] - 1)
+        out = out if bias is None else out.add_(bias[:, None, None])
     return out.squeeze(2).transpose(1, 2)
+
+
+def _picture(x: Tensor) -> Tensor:
+    """``[B, N, D]`` as ``[B, D, 1, N]``."""
+    return x.transpose(1, 2).unsqueeze(2)
+
+
+def _transposed(grad: Tensor, like: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """The gradient ``[B, D, 1, N]`` of the input ``like`` of a convolution whose result has the gradient ``grad``."""
+    out: Tensor = torch.ops.aten.convolution_backward(
+        _picture(grad), _picture(like), weight.unsqueeze(2), None, [1, 1], [0, padding], [1, 1], False, [0, 0],
+        grad.shape[2], [True, False, False],
+    )[0]  # fmt: skip
+    return out
 
 
 class _Depthwise(torch.autograd.Function):
@@ -56,11 +78,7 @@ class _Depthwise(torch.autograd.Function):
         of_x = of_weight = of_bias = None
         with torch.autocast("cpu", enabled=False):
             if ctx.needs_input_grad[0]:
-                pictures = (part.transpose(1, 2).unsqueeze(2) for part in (grad, x))
-                of_x = torch.ops.aten.convolution_backward(
-                    *pictures, weight.unsqueeze(2), None, [1, 1], [0, 0], [1, 1], False, [0, 0], x.shape[2],
-                    [True, False, False],
-                )[0].squeeze(2).transpose(1, 2)  # fmt: skip
+                of_x = _transposed(grad, x, weight, 0).squeeze(2).transpose(1, 2)
             if ctx.needs_input_grad[1]:
                 of_weight = _of_weight(x, grad, weight.shape[2]).to(weight.dtype)
             if ctx.with_bias and ctx.needs_input_grad[2]:

@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from mmattn.training.memory import keep_freed_memory
+from mmattn.training.memory import quick_memory
 from mmattn.training.predictions import WritePredictions
 from mmattn.training.record import RecordRun
 from mmattn.training.sentences import one_sentence
@@ -108,7 +108,7 @@ def main(model_class: type[Task], program: str) -> None:
         subcommand = next((word for word in args if word in known), "fit")
         rest = " ".join(word for word in args if word not in known)
         sys.exit(f"error: the subcommand comes before --config: python -m {program} {subcommand} {rest}")
-    keep_freed_memory()
+    quick_memory()
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}.utilities.rank_zero").addFilter(_no_advertisement)
     ConsoleCLI(model_class)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mmattn.training.memory import keep_freed_memory
+from mmattn.training.memory import quick_memory
 from tasks.compare.jobs import Job, run
 
 _messages: Any = None
@@ -18,7 +18,7 @@ def start(messages: Any, threads: int) -> None:
     global _messages  # a worker's state: the pool gives its initialiser no other place
     _messages = messages
     torch.set_num_threads(threads)
-    keep_freed_memory()
+    quick_memory()
 
 
 def work(job: Job, folder: Path, extra: list[str]) -> None:

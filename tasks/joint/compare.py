@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from mmattn.training.memory import keep_freed_memory
+from mmattn.training.memory import quick_memory
 from tasks.joint.arms import CONFIG, Arm, Settings, arms, load, run, steps_of
 from tasks.joint.findings import BEHIND, ROWS, bar, table, verdicts
 
@@ -92,7 +92,7 @@ def run_all(missing: Sequence[Arm], settings: Settings, folder: Path, workers: i
 def start(threads: int) -> None:
     """Prepare a worker process."""
     torch.set_num_threads(threads)
-    keep_freed_memory()
+    quick_memory()
     # Set for this process alone: what Lightning tells of each of many trainings hides what is done.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
