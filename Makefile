@@ -8,6 +8,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+CONFIG ?= quick
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -15,7 +16,7 @@ ARGS ?=
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
-	@echo "  Another interpreter: make setup PYTHON=/path/to/python. More for pytest or the report: ARGS='...'."
+	@echo "  Another interpreter: make setup PYTHON=/path/to/python. More for pytest or the report: ARGS='...'"
 
 setup: $(STAMP)  ## install the pinned packages into .venv, unless that is done
 
@@ -34,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Ready: $(PY)"
 
 report: $(STAMP)  ## train what is compared and write report/
-	@$(PY) -m tasks.compare --out report $(ARGS)
+	@$(PY) -m tasks.compare run --config $(CONFIG) --out report $(ARGS)
 
 test: $(STAMP)  ## run all tests
 	@$(PY) -m pytest $(ARGS)

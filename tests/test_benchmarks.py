@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
 from benchmarks import embedded
 from benchmarks.bars import Bar, conclude
+from mmattn.report.measures import Measures
+from tasks.compare.running import Outcome
 
 
 def test_bars_hold_on_their_side_of_the_limit():
@@ -31,8 +32,26 @@ def test_a_benchmark_ends_with_the_count_and_says_by_its_status_whether_all_hold
     ]
 
 
-def test_the_embedded_bars_need_a_report(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["embedded", "--report", str(tmp_path / "none.json")])
+def test_the_embedded_bars_are_read_off_the_measures(tmp_path):
+    plain = {"attention": (98, 90), "uniform": (97, 85), "linear": (90, 60)}
+    for domain in embedded.PLAIN:
+        for arm, (easy, hard) in plain.items():
+            correct = {"0": "1" * easy + "0" * (100 - easy), "3": "1" * hard + "0" * (100 - hard)}
+            made = Measures(domain, arm, 0, correct=correct, standard="3")
+            made.save(tmp_path / f"{domain}-{arm}-0" / "measures.json")
+    found = embedded.bars(tmp_path)
+    assert len(found) == 9
+    assert [(round(bar.value, 6), bar.holds) for bar in found[:3]] == [
+        (98.0, True),
+        (5.0, False),
+        (30.0, True),
+    ]
+    assert found[1].name == "vision, among distractors, points ahead of uniform attention (control)"
+
+
+def test_the_embedded_bars_need_every_run(monkeypatch, capsys, tmp_path):
+    failed = Outcome((), {"vision-linear-0": "ValueError: no"})
+    monkeypatch.setattr(embedded, "run_grid", lambda grid, out, executor: failed)
     with pytest.raises(SystemExit):
-        embedded.main()
-    assert "none.json, which does not exist; run make report first" in capsys.readouterr().err
+        embedded.main(["--runs", str(tmp_path)])
+    assert "every run must end: vision-linear-0: ValueError: no" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 import mmattn
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = {"vision", "speech", "text", "tasks", "plugins", "all", "dev"}
+EXTRAS = {"vision", "speech", "text", "tasks", "plugins", "ray", "all", "dev"}
 #: Modules that are not called like their package.
 MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")

@@ -1,4 +1,4 @@
-"""``mmattn``: export a checkpoint, and predict with it."""
+"""``mmattn``: export a checkpoint, predict with it, and look into it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from mmattn.inference.inputs import Inputs
 from mmattn.inference.predictor import export, open_model
 from mmattn.inference.sources import Source, sources
 from mmattn.inference.stream import first_line, rows
+from mmattn.observation import RecordTooLarge
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -29,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``mmattn export`` or ``mmattn predict``.
+    """Run ``mmattn export``, ``mmattn predict`` or ``mmattn explore``.
 
     Args:
         argv: the arguments; ``None`` takes those of the process.
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RecordTooLarge) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return code
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mmattn", description="Use what was trained.", allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="{export,predict}")
+    commands = parser.add_subparsers(required=True, metavar="{export,predict,explore}")
     prepared = _Parser(add_help=False)
     group = prepared.add_argument_group("pictures, where a checkpoint does not say how they were prepared")
     group.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean of each channel, in 0..1")
@@ -87,6 +89,20 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--batch-size", type=_count, default=16, metavar="N", help="items at once (default: 16)")
     two.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, cuda if there is one)")
     two.set_defaults(run=_predict)
+
+    three = commands.add_parser(
+        "explore", parents=[prepared], help="files or lines -> a page where one sees attention", allow_abbrev=False,
+        description="Write one HTML file in which to choose layers, heads and tokens and see where they look.",
+    )  # fmt: skip
+    three.add_argument(
+        "model", type=Path, help="an exported folder, a checkpoint, or a folder of transformers or timm"
+    )
+    three.add_argument("input", nargs="+", help="as of predict")
+    three.add_argument("--out", type=Path, required=True, metavar="FILE", help="HTML file to write to")
+    three.add_argument(
+        "--device", default="auto", help="cpu, cuda, ... (default: auto, cuda if there is one)"
+    )
+    three.set_defaults(run=_explore)
     return parser
 
 
@@ -119,9 +135,34 @@ def _predict(args: argparse.Namespace) -> int:
             out.flush()
             written += 1
     if not written and not any(source.path for source in problems):
-        noun, endings = predictor.inputs.noun, ", ".join(predictor.inputs.suffixes)
-        named = [f"{source.name} ({source.problem})" for source in problems] or args.input
-        raise ValueError(f"there must be at least one {noun} ({endings}): got {', '.join(named)}")
+        raise ValueError(_nothing(predictor.inputs, problems, args.input))
+    return _reported(problems)
+
+
+def _explore(args: argparse.Namespace) -> int:
+    from mmattn.inference import exploring  # only now: the others do not look
+
+    subject = exploring.open_subject(args.model, _device(args.device), _prepared(args), args.sense)
+    problems: list[Source] = []
+    found = exploring.explored(
+        subject, list(sources(args.input, subject.inputs, sys.stdin)), problems, args.model.name
+    )
+    if not found and not any(source.path for source in problems):
+        raise ValueError(_nothing(subject.inputs, problems, args.input))
+    if found:
+        exploring.write(found, args.out, args.model.name)
+        print(f"{args.out}: {len(found)} explored, {args.out.stat().st_size / 1e6:.1f} MB")
+    return _reported(problems)
+
+
+def _nothing(inputs: Inputs, problems: list[Source], given: list[str]) -> str:
+    """Why nothing was read."""
+    named = [f"{source.name} ({source.problem})" for source in problems] or given
+    return f"there must be at least one {inputs.noun} ({', '.join(inputs.suffixes)}): got {', '.join(named)}"
+
+
+def _reported(problems: list[Source]) -> int:
+    """The exit status, once all that cannot be read is named."""
     for source in problems:
         print(f"cannot read {source.name}: {source.problem}", file=sys.stderr)
     return 1 if problems else 0

@@ -1,140 +1,23 @@
-"""The report written out: a page, a Markdown file with its figures, and the input as JSON."""
+"""A report written out: one page that stands alone, and its twins in Markdown, JSON and CSV."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import os
+from functools import cache
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from mmattn.report import words
-from mmattn.report.drawing import ExampleView, data_uri, example_view, top_tokens
-from mmattn.report.examples import AttentionExample, Sentence
-from mmattn.report.figures import DARK, LIGHT, curve_names, example_figure, learning_curve
-from mmattn.report.records import DomainReport, ReportInput, ResultRow, RunRecord
-from mmattn.report.verdict import Comparison, Verdict, judge, wilson
+from mmattn.explore import Exploration, fragment
+from mmattn.report import codec, drawings, names, tables, views, words
+from mmattn.report.claims.results import amount
+from mmattn.report.contents import Report
 
-
-@dataclass(frozen=True)
-class RowView:
-    """One row of the results: the row, its intervals, and the comparison that the aim makes with it."""
-
-    row: ResultRow
-    plain: tuple[float, float] | None
-    standard: tuple[float, float] | None
-    comparison: Comparison | None
-
-
-@dataclass(frozen=True)
-class CostView:
-    """One row of the costs; ``run`` is None for a model without a run record."""
-
-    name: str
-    parameters: int | None
-    seconds: float | None
-    run: RunRecord | None
-
-
-@dataclass(frozen=True)
-class CurveView:
-    """A learning curve for a bright and a dark page, and its words."""
-
-    file: str
-    alt: str
-    light: bytes
-    dark: bytes
-
-    @property
-    def light_uri(self) -> str:
-        """For a bright page."""
-        return data_uri(self.light)
-
-    @property
-    def dark_uri(self) -> str:
-        """For a dark page."""
-        return data_uri(self.dark)
-
-
-@dataclass(frozen=True)
-class DomainView:
-    """One domain, ready for the templates."""
-
-    part: DomainReport
-    verdict: Verdict
-    rows: list[RowView]
-    curves: list[CurveView]
-    costs: list[CostView]
-    examples: list[ExampleView]
-    figures: dict[str, bytes] = field(default_factory=dict)
-
-
-def _row(row: ResultRow, verdict: Verdict) -> RowView:
-    plain, standard = (
-        None if value is None else wilson(value, row.n_test) for value in (row.plain, row.standard)
-    )
-    return RowView(
-        row, plain, standard, next((part for part in verdict.comparisons if part.control == row.name), None)
-    )
-
-
-def _costs(part: DomainReport) -> list[CostView]:
-    arms = {row.arm: row.name for row in part.rows if row.arm is not None}
-    out = [CostView(arms.get(run.arm, run.arm), run.parameters, run.wall_seconds, run) for run in part.runs]
-    recorded = {run.arm for run in part.runs}
-    for row in part.rows:
-        if row.arm not in recorded and (row.parameters is not None or row.seconds is not None):
-            out.append(CostView(row.name, row.parameters, row.seconds, None))
-    return out
-
-
-def _curve(part: DomainReport, curve: str) -> CurveView:
-    last = "val_accuracy" if curve == "accuracy" else "val_loss"
-    ends = []
-    for run in part.runs:
-        values = [row.get(last) for row in run.epochs]
-        if values and values[-1] is not None:
-            end = words.percent(values[-1]) if curve == "accuracy" else f"{values[-1]:.3f}"
-            ends.append(f"{run.arm} (seed {run.seed}) ends at {end}")
-    alt = f"{part.title}: validation {curve} over epochs; {words.listing(ends)}."
-    light, dark = (learning_curve(part.runs, curve, theme) for theme in (LIGHT, DARK))
-    return CurveView(f"{part.domain}-{curve}.png", alt, light, dark)
-
-
-def _domain(part: DomainReport) -> DomainView:
-    verdict = judge(part)
-    examples = [
-        example_view(example, f"{part.domain}-example-{index + 1}")
-        for index, example in enumerate(part.examples)
-    ]
-    figures = {
-        f"{part.domain}-example-{index + 1}.png": example_figure(example)
-        for index, example in enumerate(part.examples)
-        if not isinstance(example.picture, Sentence)
-    }
-    curves = [_curve(part, curve) for curve in curve_names(part.runs)]
-    return DomainView(
-        part, verdict, [_row(row, verdict) for row in part.rows], curves, _costs(part), examples, figures
-    )
-
-
-def _outcome(views: list[DomainView]) -> str:
-    """What follows from the numbers: which aims are supported, and which data are synthetic."""
-    met = [view.part.title for view in views if view.verdict.supported]
-    missed = [view.part.title for view in views if not view.verdict.supported]
-    made = [view.part.title for view in views if view.part.synthetic]
-    found = [view.part.title for view in views if not view.part.synthetic]
-    said = [
-        f"{how} for {words.listing(of)}" for how, of in (("supported", met), ("not supported", missed)) if of
-    ]
-    kinds = [
-        f"{what} data: {words.listing(of)}." for what, of in (("Synthetic", made), ("Collected", found)) if of
-    ]
-    return (
-        " ".join([f"The aim is {' and '.join(said)}.", *kinds])
-        if views
-        else "There is no domain to report on."
-    )
+#: The page stays below 8 MB with this much of samples to look into.
+LARGEST_EXPLORER = 5_000_000
 
 
 def _markdown(text: Any) -> str:
@@ -145,17 +28,21 @@ def _markdown(text: Any) -> str:
     return " ".join(out.encode("utf-8", "replace").decode("utf-8").split())
 
 
-def _code(text: str) -> str:
-    # A fence longer than any run of backticks inside cannot be closed by the text.
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return f"{fence}\n{text}\n{fence}"
+def _p(value: float | None) -> str:
+    """A p-value: ``0.032``, ``< 0.001``; a dash for None."""
+    if value is None:
+        return words.MISSING
+    return "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _top(example: AttentionExample, head: int) -> list[tuple[str, float]]:
-    assert isinstance(example.picture, Sentence)
-    return top_tokens(example.picture, example.layers[-1].heads[head])
+def _inside_script(text: str) -> str:
+    """JSON that no ``</script>`` in it can end."""
+    return text.replace("<", "\\u003c")
+
+
+@cache
+def _asset(name: str) -> str:
+    return (resources("mmattn.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _environment() -> jinja2.Environment:
@@ -167,59 +54,93 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for name in ("percent", "points", "count", "memory", "duration", "listing"):
+    for name in ("percent", "count", "memory", "duration", "listing", "counted"):
         environment.filters[name] = getattr(words, name)
-    environment.filters |= {"md": _markdown, "code": _code}
+    for name in ("arm_name", "arm_meaning", "domain_name"):
+        environment.filters[name] = getattr(names, name)
+    environment.filters.update(md=_markdown, p_value=_p)
     environment.globals |= {
-        "interval": words.interval,
-        "span": words.span,
-        "top": _top,
         "dash": words.MISSING,
+        "amount": amount,
+        "between": drawings.between,
+        "would_find": drawings.would_find,
+        "bar": drawings.bar,
+        "panel_drawing": drawings.panel_drawing,
+        "legend": drawings.legend,
     }
     return environment
 
 
-def _shared(report: ReportInput) -> dict[str, Any]:
-    """Facts of all runs for the section on reproduction; every different value is listed once, in order."""
-    runs = [run for part in report.domains for run in part.runs]
-    versions: dict[str, dict[str, None]] = {}
-    environment: dict[str, dict[str, None]] = {}
-    for run in runs:
-        for table, facts in ((versions, run.versions), (environment, run.environment)):
-            for name, value in facts.items():
-                table.setdefault(name, {})[str(value)] = None
+def _machines(report: Report) -> dict[str, str]:
+    """Every version and every fact of a machine, each different value once."""
+    found: dict[str, dict[str, None]] = {}
+    for run in report.runs:
+        for name, value in (*run.versions.items(), *run.environment.items()):
+            found.setdefault(name, {})[value] = None
+    return {name: ", ".join(values) for name, values in found.items()}
+
+
+def _context(report: Report) -> dict[str, Any]:
+    commits = dict.fromkeys(run.git_commit for run in report.runs if run.git_commit)
     return {
-        "runs": runs,
-        "versions": {name: ", ".join(values) for name, values in sorted(versions.items())},
-        "environment": {name: ", ".join(values) for name, values in sorted(environment.items())},
-        "commits": list(dict.fromkeys(run.git_commit or "not known" for run in runs)),
-        "seeds": sorted({run.seed for run in runs}),
-    }
-
-
-def write(report: ReportInput, out_dir: str | Path) -> Path:
-    """Write ``index.html``, ``report.md``, ``report.json`` and ``figures/*.png``; gives the path of the page.
-
-    Equal input gives equal bytes. Other files in ``out_dir`` are left alone.
-    """
-    out = Path(out_dir)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    views = [_domain(part) for part in report.domains]
-    most = max((len(it.layers) for view in views for it in view.examples), default=1)
-    context = {
         "report": report,
-        "views": views,
-        "outcome": _outcome(views),
-        "most_layers": most,
-        **_shared(report),
+        "claims": views.claim_views(report.judgement),
+        "columns": views.senses(report.judgement),
+        "outcome": views.outcome(report.judgement),
+        "facts": views.facts(report),
+        "grid": views.grid(report.accuracies),
+        "levels": views.levels(report.accuracies),
+        "domains_said": views.domains_said(report),
+        "warned": len(report.judgement.warnings) + len(report.failed),
+        "numbers": {run.path: index for index, run in enumerate(report.runs)},
+        "machines": _machines(report),
+        "commits": list(commits),
     }
-    environment = _environment()
-    for template, name in (("page.html.j2", "index.html"), ("report.md.j2", "report.md")):
-        text = environment.get_template(template).render(context)
-        # Half a surrogate pair, as a damaged label may hold, has no place in a UTF-8 file.
-        (out / name).write_bytes(text.encode("utf-8", "replace"))
-    for view in views:
-        for name, png in {**{curve.file: curve.light for curve in view.curves}, **view.figures}.items():
-            (out / "figures" / name).write_bytes(png)
-    report.save(out / "report.json")
+
+
+def few_enough(explorations: list[Exploration]) -> tuple[list[Exploration], str]:
+    """Samples that fit the page, of all domains by turns, and a sentence on those left out (or none)."""
+    turns: dict[str, int] = {}
+    order = []
+    for place, each in enumerate(explorations):
+        turns[each.domain] = turns.get(each.domain, -1) + 1
+        order.append((turns[each.domain], place))
+    kept, size = [], 0
+    for _, place in sorted(order):
+        size += len(json.dumps(explorations[place].plain()))
+        if size <= LARGEST_EXPLORER:
+            kept.append(place)
+    left = len(explorations) - len(kept)
+    note = f"{words.counted(left, 'more sample')} would make this page too large." if left else ""
+    return [explorations[place] for place in sorted(kept)], note
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a whole file or none."""
+    whole = path.with_name(path.name + ".part")
+    # Half a surrogate pair, as a damaged label may hold, has no place in a UTF-8 file.
+    whole.write_bytes(text.encode("utf-8", "replace"))
+    os.replace(whole, path)
+
+
+def write(report: Report, explorations: list[Exploration], out: Path) -> Path:
+    """Write ``index.html``, ``report.md``, ``report.json`` and CSV files to ``out``; gives the page's path.
+
+    Equal reports give equal bytes. Other files in ``out`` are left alone.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    environment, context = _environment(), _context(report)
+    sheets, whole = tables.files(report), codec.to_json(report)
+    shown, note = few_enough(explorations)
+    page = environment.get_template("page.html.j2").render(
+        **context,
+        explorer=fragment(shown) if shown else None,
+        explorer_note=note,
+        style=_asset("style.css"),
+        script=_asset("page.js"),
+        sheets=_inside_script(json.dumps({**sheets, "report.json": whole})),
+    )
+    markdown = environment.get_template("report.md.j2").render(**context)
+    for name, text in {**sheets, "report.json": whole, "report.md": markdown, "index.html": page}.items():
+        _put(out / name, text)
     return out / "index.html"

@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 MISSING = "\N{EN DASH}"
-MINUS = "\N{MINUS SIGN}"
 
 
 def percent(fraction: float | None) -> str:
     """``0.9125`` as ``91.2 %`` with a no-break space; a dash for None."""
     return MISSING if fraction is None else f"{100 * fraction:.1f}\N{NO-BREAK SPACE}%"
-
-
-def points(fraction: float) -> str:
-    """A difference of fractions in percentage points, such as ``12.5 points``."""
-    return f"{100 * fraction:.1f}".replace("-", MINUS) + " points"
-
-
-def span(low: float, high: float) -> str:
-    """An interval of differences in percentage points, such as ``8.1 to 16.9``."""
-    return f"{100 * low:.1f} to {100 * high:.1f}".replace("-", MINUS)
-
-
-def interval(low: float, high: float) -> str:
-    """An interval of fractions in percent, both ends joined by a dash."""
-    return f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
 
 
 def count(number: float | None) -> str:
@@ -65,3 +49,16 @@ def listing(names: list[str]) -> str:
     if len(names) < 2:
         return names[0] if names else "none"
     return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def short_seconds(seconds: float) -> str:
+    """A time for an axis: ``250 µs``, ``3 ms``, ``1.5 s``."""
+    for size, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= 0.9995 * size:
+            return f"{seconds / size:.3g}\N{NO-BREAK SPACE}{unit}"
+    return f"{seconds * 1e6:.3g}\N{NO-BREAK SPACE}µs"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -50,6 +50,7 @@ class RecordRun(Callback):
     def __init__(self) -> None:
         self.record: RunRecord | None = None
         self._epochs: list[dict[str, float | None]] = []
+        self._metrics: dict[str, float | None] = {}
         self._started = _now()
         self._wall = 0.0
         self._train_seconds = 0.0
@@ -68,6 +69,8 @@ class RecordRun(Callback):
             "train_seconds": self._train_seconds,
             "gradient_seconds": self._gradient_seconds,
             "examples": self._examples,
+            "flops": self._flops,
+            "metrics": self._metrics,
             "wall": self._wall + time.perf_counter() - self._begin,
         }
 
@@ -78,6 +81,8 @@ class RecordRun(Callback):
         self._train_seconds = state["train_seconds"]
         self._gradient_seconds = state["gradient_seconds"]
         self._examples = state["examples"]
+        self._flops = state.get("flops")
+        self._metrics = state.get("metrics", {})
         self._wall = state["wall"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,6 +124,7 @@ class RecordRun(Callback):
             if name.startswith(("train/", "val/")):
                 row[name.replace("/", "_")] = float(value)
         self._epochs.append(row)
+        self._metrics = _metrics(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._wall += time.perf_counter() - self._begin
@@ -135,10 +141,7 @@ class RecordRun(Callback):
         if not isinstance(pl_module, Task):
             return
         config = resolved_config(trainer)
-        metrics: dict[str, float | None] = {
-            k: float(v) for k, v in trainer.callback_metrics.items() if "/" in k
-        }
-        previous = {} if self.record is None else self.record.metrics
+        previous = self._metrics if self.record is None else self.record.metrics
         self.record = RunRecord(
             name=f"{pl_module.domain} {type(data).__name__} {arm(pl_module)}",
             domain=pl_module.domain,
@@ -149,7 +152,7 @@ class RecordRun(Callback):
             environment=environment(),
             data=describe(data),
             epochs=self._epochs,
-            metrics=previous | metrics,
+            metrics=previous | _metrics(trainer),
             parameters=sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
             flops_per_example=self._flops,
             samples_per_second=self._examples / self._train_seconds if self._train_seconds else 0.0,
@@ -168,6 +171,11 @@ class RecordRun(Callback):
         if not self._train_seconds or torch.cuda.is_initialized():
             return None
         return max(0.0, 1 - self._gradient_seconds / self._train_seconds)
+
+
+def _metrics(trainer: Trainer) -> dict[str, float | None]:
+    """The last ones that were logged."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
 
 
 def arm(module: Task) -> str:

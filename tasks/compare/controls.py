@@ -31,14 +31,28 @@ _FRAMES_WORD, _FRAMES_SCENE = 16, 48  # frames a wave is resized to: 20 ms and 4
 
 def majority(train: ExampleSet, test: ExampleSet) -> float:
     """Accuracy on ``test``, 0 to 1, of naming the commonest class of ``train``; of equals, the first."""
-    counts = Counter(_labels(train))
-    commonest = min(counts, key=lambda label: (-counts[label], label))
+    commonest = majority_class(train)
     expected = _labels(test)
     return sum(label == commonest for label in expected) / len(expected)
 
 
+def majority_class(train: ExampleSet) -> int:
+    """The commonest class; of equals, the first."""
+    counts = Counter(_labels(train))
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
 def linear_control(domain: str, train: ExampleSet, test: ExampleSet) -> float:
-    """Accuracy of a linear classifier, deterministic and without effect on torch's random state.
+    """Accuracy of :func:`linear_answers` on a set, 0 to 1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        judged = [test[i] for i in range(len(test))]
+    answers = linear_answers(domain, train, judged)
+    return sum(answer == one.label for answer, one in zip(answers, judged, strict=True)) / len(judged)
+
+
+def linear_answers(domain: str, train: ExampleSet, judged: Sequence[Example]) -> list[int]:
+    """What a linear classifier answers, deterministic and without effect on torch's random state.
 
     - ``"vision"``: pixels, smaller pictures padded with black; standardised; logistic regression.
     - ``"speech"``: log-mel frames resized to a fixed number, with mean and standard deviation of each band;
@@ -50,10 +64,10 @@ def linear_control(domain: str, train: ExampleSet, test: ExampleSet) -> float:
     Args:
         domain: ``"vision"``, ``"speech"`` or ``"text"``.
         train: what to learn from; each item gives :data:`SCENES_PER_ITEM` scenes where scenes are fresh.
-        test: what to judge on.
+        judged: what to answer.
 
     Returns:
-        Share of test examples named rightly, 0 to 1.
+        A class for each example, in their order.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -64,19 +78,18 @@ def linear_control(domain: str, train: ExampleSet, test: ExampleSet) -> float:
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise ImportError('linear_control needs scikit-learn: pip install "mmattn[tasks]"') from error
+        raise ImportError('linear_answers needs scikit-learn: pip install "mmattn[tasks]"') from error
     fresh = getattr(train, "level", 0) > 0 or len(getattr(train, "variants", ())) > 1
     scenes = SCENES_PER_ITEM[domain] if fresh else 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         # Item by item: the scenes of an item stay together when the last fifth is put aside.
         learned = [train[i] for i in range(len(train)) for _ in range(scenes)]
-        judged = [test[i] for i in range(len(test))]
     if domain == "text":
         return _ngrams(learned, judged)
     features = _pixels if domain == "vision" else _log_mel
     seen, unseen = features(learned, judged)
-    return _regression(seen, _targets(learned), unseen, _targets(judged), aside=scenes * (len(train) // 5))
+    return _regression(seen, _targets(learned), unseen, aside=scenes * (len(train) // 5))
 
 
 def _labels(examples: ExampleSet) -> list[int]:
@@ -92,9 +105,8 @@ def _regression(
     seen: NDArray[np.float32],
     labels: NDArray[np.int64],
     unseen: NDArray[np.float32],
-    expected: NDArray[np.int64],
     aside: int,
-) -> float:
+) -> list[int]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -108,7 +120,7 @@ def _regression(
         return float(fitted(strength, seen[:-aside], labels[:-aside]).score(seen[-aside:], labels[-aside:]))
 
     best = max(_STRENGTHS, key=held_out) if aside else _STRENGTHS[1]
-    return float(fitted(best, seen, labels).score(unseen, expected))
+    return [int(label) for label in fitted(best, seen, labels).predict(unseen)]
 
 
 def _pixels(
@@ -144,7 +156,7 @@ def _wave_features(wave: Tensor, mel: Callable[[Tensor], Tensor], frames: int) -
     return torch.cat([resized.flatten(), spectrum.mean(1), spectrum.std(1)])
 
 
-def _ngrams(learned: Sequence[Example], judged: Sequence[Example]) -> float:
+def _ngrams(learned: Sequence[Example], judged: Sequence[Example]) -> list[int]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import SGDClassifier
 
@@ -156,4 +168,5 @@ def _ngrams(learned: Sequence[Example], judged: Sequence[Example]) -> float:
     # of this, so nothing is searched: that would take as long as the rest of the control.
     model = SGDClassifier(loss="hinge", alpha=1e-5, max_iter=6, tol=None, random_state=0)
     model.fit(seen, _targets(learned))
-    return float(model.score(grams.transform([example.item for example in judged]), _targets(judged)))
+    answers = model.predict(grams.transform([example.item for example in judged]))
+    return [int(label) for label in answers]

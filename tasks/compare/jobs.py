@@ -1,159 +1,127 @@
-"""The runs of the comparison, each in a process of its own kind: a training, or the controls of a domain."""
+"""One run of the grid as plain data, and the digest of all that its results depend on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import time
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning import Callback, LightningModule, Trainer
+from tasks.compare.suite import ROOT, domain_task
 
-from mmattn.report import ExampleFile
-from mmattn.training.cli import TaskCLI
-from mmattn.training.record import RecordRun, versions
-from tasks.compare.controls import linear_control, majority
-from tasks.compare.examples import attention_examples, pooling_mass
-from tasks.compare.suite import ARMS, ROOT, domain_task
+SPEED = "speed"
+"""Domain and arm of the timings."""
 
-Report = Callable[[float], None]
+COMMIT = "MMATTN_COMMIT"
+"""Variable of the environment that names the commit of code that was copied out of its checkout."""
+
+#: Rooms of mmattn that no run depends on: they show results, or belong to other tasks.
+_APART = (
+    "convert",
+    "explore",
+    "inference",
+    "language",
+    "plugins",
+    "recognition",
+    "report",
+    "translation",
+    "vit",
+)
+#: What of this package a result depends on; the rest says what runs where, and shows it.
+_OURS = ("arms.py", "controls.py", "mixing.py", "resuming.py", "suite.py", "training.py", "measuring")
+_PACKAGES = (
+    "torch", "torchvision", "torchaudio", "lightning", "torchmetrics", "numpy", "scikit-learn", "timm", "Django",
+    "espeakng-loader", "tokenizers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work.
+    """One run.
 
     Attributes:
-        domain: ``vision``, ``speech`` or ``text``.
-        arm: an arm of the suite, or ``controls``.
+        domain: ``vision``, ``speech`` or ``text``; ``speed`` for timings.
+        arm: an arm of the suite, or ``speed``.
         seed: of the training.
+        overrides: arguments that change the domain's configuration, as on its command line.
+        measuring: how much is measured: fields of :class:`tasks.compare.measuring.Effort`, of
+            :class:`tasks.compare.measuring.Pace` for timings.
+        explore: how many test scenes are kept for the explorer.
     """
 
     domain: str
     arm: str
     seed: int = 0
+    overrides: tuple[str, ...] = ()
+    measuring: dict[str, Any] = field(default_factory=dict)
+    explore: int = 0
 
     @property
     def name(self) -> str:
         """Folder of the results."""
         return f"{self.domain}-{self.arm}-{self.seed}"
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing may run beside it."""
+        return self.domain == SPEED
 
-def key(job: Job, extra: list[str]) -> str:
-    """Digest of all that the results of a job depend on: code, configuration, versions and arguments."""
-    content = hashlib.sha256()
-    for folder in ("mmattn", "tasks"):
-        for path in sorted((ROOT / folder).rglob("*")):
-            place = path.relative_to(ROOT)
-            # how the report looks changes no result
-            if path.suffix in (".py", ".yaml") and "report" not in place.parts:
-                content.update(place.as_posix().encode() + path.read_bytes())
-    content.update(json.dumps([asdict(job), extra, versions()], sort_keys=True).encode())
+    def plain(self) -> dict[str, Any]:
+        """As JSON data; :meth:`read` is the way back."""
+        return asdict(self) | {"overrides": list(self.overrides)}
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> Job:
+        """Out of JSON data."""
+        return cls(**{**plain, "overrides": tuple(plain["overrides"])})
+
+
+def identity(job: Job) -> str:
+    """Digest of all that the results of a job depend on: code, configuration, versions and the job itself.
+
+    How pages look, and what else the library can do, is no part of it.
+    """
+    content = hashlib.sha256(_code(job.domain, job.explore > 0).encode())
+    if job.domain != SPEED:
+        content.update(domain_task(job.domain).config_path.read_bytes())
+    content.update(json.dumps([job.plain(), _versions()], sort_keys=True).encode())
     return content.hexdigest()
 
 
-def done(job: Job, folder: Path, extra: list[str]) -> bool:
-    """Whether the results of the job lie in the folder, made by this very code and configuration."""
-    mark = folder / job.name / "done.txt"
-    return mark.exists() and mark.read_text() == key(job, extra)
+@cache
+def _code(domain: str, explores: bool) -> str:
+    content = hashlib.sha256()
+    for path in sources(domain, explores):
+        content.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return content.hexdigest()
 
 
-def run(job: Job, folder: Path, extra: list[str], report: Report) -> None:
-    """Do a job and leave its results in ``folder / job.name``.
-
-    Args:
-        job: what to do.
-        folder: of all results.
-        extra: further arguments of the command line.
-        report: is told the share that is done, 0 to 1.
-    """
-    # Set for this worker process alone, whose output would tear the progress bar.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    mark = folder / job.name / "done.txt"
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.unlink(missing_ok=True)
-    identity = key(job, extra)
-    (_controls if job.arm == "controls" else _train)(job, mark.parent, extra, report)
-    mark.write_text(identity)
-    report(1.0)
+def sources(domain: str, explores: bool = False) -> list[Path]:
+    """The files of code that a run of a domain depends on."""
+    tasks = ROOT / "tasks"
+    found = [
+        path for path in (ROOT / "mmattn").rglob("*.py") if path.relative_to(ROOT).parts[1] not in _APART
+    ]
+    found += tasks.glob("*.py")
+    if domain != SPEED:
+        found += (tasks / domain).rglob("*.py")
+    if explores:
+        found += (ROOT / "mmattn" / "explore").rglob("*.py")
+    for name in _OURS:
+        place = tasks / "compare" / name
+        found += place.rglob("*.py") if place.is_dir() else [place] if place.exists() else []
+    return sorted(found)
 
 
-def build(job: Job, folder: Path, extra: list[str]) -> TaskCLI:
-    """Data, model and trainer of a job, from the domain's configuration."""
-    part = domain_task(job.domain)
-    quiet = [
-        "--trainer.logger=false", "--trainer.callbacks=null", "--trainer.enable_checkpointing=false",
-        "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
-    ]  # fmt: skip
-    args = [f"--config={part.config_path}", f"--seed_everything={job.seed}", *ARMS.get(job.arm, [])]
-    place = f"--trainer.default_root_dir={folder}"
-    cli = TaskCLI(part.task_class(), [*args, *quiet, place, *extra], run=False)
-    if cli.datamodule.level < 1:
-        raise ValueError(f"a comparison needs distractors, level at least 1: got {cli.datamodule.level}")
-    return cli
-
-
-def _train(job: Job, folder: Path, extra: list[str], report: Report) -> None:
-    cli = build(job, folder, extra)
-    trainer, task, data = cli.trainer, cli.model, cli.datamodule
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Trainer
-    callbacks.append(_Progress(report))
-    trainer.fit(task, data)
-    trainer.test(task, data, verbose=False)
-    recorder = next(part for part in callbacks if isinstance(part, RecordRun))
-    assert recorder.record is not None
-    if job.arm == "attention":
-        mass, share = pooling_mass(task, data.sets["test"])
-        found: dict[str, float | None] = {"relevant/mass": mass, "relevant/share": share}
-        replace(recorder.record, metrics=recorder.record.metrics | found).save(folder / "record.json")
-        ExampleFile(attention_examples(task, data.sets["test"])).save(folder / "examples.json")
-
-
-def _controls(job: Job, folder: Path, extra: list[str], report: Report) -> None:
-    import sklearn.linear_model  # noqa: F401  # so that its libraries are there to be limited
-    from threadpoolctl import threadpool_limits
-
-    cli = build(job, folder, extra)
-    # two jobs that take every core each are slower than one after the other
-    with threadpool_limits(torch.get_num_threads()):
-        _measure_controls(job, folder, cli, report)
-
-
-def _measure_controls(job: Job, folder: Path, cli: TaskCLI, report: Report) -> None:
-    sets = cli.datamodule.sets
-    plain = cli.datamodule.scenes("train", 0, None)
-    results: dict[str, Any] = {}
-    results["majority"] = majority(plain, sets["test"])
-    begin = time.perf_counter()
-    results["linear_plain"] = linear_control(job.domain, plain, sets["test_plain"])
-    report(0.3)
-    standard = cli.datamodule.scenes("train", cli.datamodule.level, None)
-    standard.train_levels = "fixed"
-    results["linear_standard"] = linear_control(job.domain, standard, sets["test"])
-    results["linear_seconds"] = time.perf_counter() - begin
-    results["n_test"] = len(sets["test"])
-    results["level"] = cli.datamodule.level
-    (folder / "controls.json").write_text(json.dumps(results, indent=2))
-
-
-class _Progress(Callback):
-    """Tells the share of the training steps that are done."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.total = trainer.estimated_stepping_batches
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if trainer.global_step % 10 == 0:
-            # the last stretch is for the test and the examples
-            self.report(0.93 * trainer.global_step / self.total)
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

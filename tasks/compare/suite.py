@@ -1,21 +1,16 @@
-"""The suite "find it among distractors": one task for each sense, and the arms that are compared."""
+"""The suite "find it among distractors": one task for each sense."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from mmattn.training.module import ClassificationTask
+if TYPE_CHECKING:
+    from mmattn.training.module import ClassificationTask
 
 ROOT = Path(__file__).parents[2]
-
-#: Arguments that make an arm out of a domain's configuration.
-ARMS: dict[str, list[str]] = {
-    "attention": [],
-    "uniform": ["--model.encoder.init_args.attention=uniform", "--model.pool_attention=uniform"],
-}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
+from mmattn.explore import explore
 from mmattn.inference import Pictures, Texts, export, load, open_model
 from mmattn.inference.kinds.language import regions_around
 from tests.inference.made import MEAN, STD, D, Made, Make
@@ -204,6 +205,24 @@ def test_filling_looks_from_the_hidden_place(language: Made) -> None:
     assert len(predictor.look("nothing hidden").weights) == len(
         regions_around(predictor.model.adapter, "nothing hidden", "[MASK]")[0]
     )
+
+
+def test_kinds_that_give_texts_can_be_explored(recognition: Made, translation: Made, language: Made) -> None:
+    for made, items in (
+        (recognition, recognition.items[:1]),
+        (translation, ["3 May"]),
+        (language, ["the [MASK] film", "the film"]),
+    ):
+        predictor = open_model(made.checkpoint)
+        for found, item in zip(explore(predictor, items), items, strict=True):
+            look = predictor.look(item)
+            assert found.weights(len(found.layers) - 1).shape[1:] == (len(found.tokens), len(found.tokens))
+            assert len(found.tokens) <= len(look.regions)
+            assert found.predicted_label == predictor.predict([item])[0]["text"]
+            assert found.notes[-1].startswith(
+                "Rollout and relevance are of models that score classes; this one is"
+            )
+            assert not found.maps
 
 
 def test_one_sense_of_a_joint_checkpoint(

@@ -13,18 +13,7 @@ from typing import Any
 
 import pytest
 
-from mmattn.report import (
-    AttentionExample,
-    AttentionLayer,
-    ExampleFile,
-    Picture,
-    ReportInput,
-    ResultRow,
-    RunRecord,
-    Sentence,
-    Spectrogram,
-    gather,
-)
+from mmattn.report import HeadMeasure, Measures, RunRecord
 
 
 def test_run_record_round_trip(made_up_run: Callable[..., RunRecord], tmp_path: Path) -> None:
@@ -32,15 +21,14 @@ def test_run_record_round_trip(made_up_run: Callable[..., RunRecord], tmp_path: 
     assert RunRecord.load(record.save(tmp_path / "run" / "record.json")) == record
 
 
-def test_report_input_round_trip(made_up: ReportInput, tmp_path: Path) -> None:
-    assert ReportInput.load(made_up.save(tmp_path / "report.json")) == made_up
-
-
-def test_token_with_brackets_and_line_ends_survives_the_layout_of_the_file(tmp_path: Path) -> None:
-    layer = AttentionLayer("pooling", [[0.25] * 4])
-    words = Sentence(["[\n  1,\n  2\n]", "[ a ]", "\udcc3", '"'], joiner="")
-    file = ExampleFile([AttentionExample("text", "a", "b", 0.5, words, [layer])])
-    assert ExampleFile.load(file.save(tmp_path / "examples.json")) == file
+def test_measures_round_trip(tmp_path: Path) -> None:
+    made = Measures(
+        "text", "attention", 0, "abc", {"0": "11", "4": "01"}, "4",
+        {"focus/mass": 0.4, "heads/js": math.inf}, {"deletion/random": [[0.0, 1.0]]},
+        [HeadMeasure("blocks.0", 1, removed=0.5)], {"heads/js/blocks.0": [[0.0]]}, {"lstm/train/64": [0.1]},
+    )  # fmt: skip
+    assert made.values["heads/js"] is None
+    assert Measures.load(made.save(tmp_path / "measures.json")) == made
 
 
 def test_diverged_loss_is_kept_as_a_gap(made_up_run: Callable[..., RunRecord], tmp_path: Path) -> None:
@@ -93,67 +81,22 @@ def test_what_could_not_be_read_back_is_not_written(
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("changes", "sentence"),
     [
-        (
-            lambda: ResultRow("a", "model", 91.2, None, 10),
-            r"ResultRow.plain must be a fraction in \[0, 1\]: got 91.2",
-        ),
-        (lambda: ResultRow("a", "model", None, None, 0), "ResultRow.n_test must be positive: got 0"),
-        (lambda: Picture([[0.0, 2.0]], []), r"Picture.pixels must lie in \[0, 1\]: got \[2.0\]"),
-        (lambda: Picture([[0.0], [0.0, 1.0]], []), r"Picture.pixels must be \[H\]\[W\] or \[H\]\[W\]\[3\]"),
-        (
-            lambda: Spectrogram([[1.0], []], 1.0, []),
-            r"Spectrogram.log_mel must be \[n_mels\]\[frames\]: got \[0, 1\]",
-        ),
-        (
-            lambda: Sentence(["a"], [True, False]),
-            "Sentence.relevant must have one flag for each token: got '2 for 1'",
-        ),
-        (lambda: AttentionLayer("a", [[0.8, 0.8]]), "AttentionLayer.heads must sum to 1 at most: got 1.6"),
-        (lambda: AttentionLayer("a", [[-0.1]]), "must hold weights that are finite and not negative"),
-        (
-            lambda: AttentionExample(
-                "text", "a", "a", 1, Sentence(["b", "c"]), [AttentionLayer("p", [[1.0]])]
-            ),
-            "must have one weight for each of the 2 tokens: got \"1 in 'p'\"",
-        ),
+        ({"correct": {"0": "1x"}, "standard": "0"}, "Measures.correct must hold 0 and 1: got '0: 1x'"),
+        ({"correct": {"0": "11"}, "standard": "4"}, "Measures.standard must be a level of correct: got '4'"),
+        ({"schema_version": 2}, "Measures.schema_version must be 1: got 2"),
     ],
 )
-def test_errors_of_parts(make: Callable[[], object], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        make()
+def test_errors_of_measures(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match="Measures") as caught:
+        Measures("text", "attention", 0, **changes)
+    assert str(caught.value) == sentence
 
 
-def test_domain_takes_only_its_own_runs(made_up: ReportInput) -> None:
-    with pytest.raises(ValueError, match="must be of the domain 'vision': got 'text'"):
-        replace(made_up.domains[0], runs=made_up.domains[2].runs)
-
-
-def test_gather_reads_a_folder_of_runs(
-    made_up: ReportInput, made_up_run: Callable[..., RunRecord], tmp_path: Path
-) -> None:
-    for arm, top in (("uniform", 0.4), ("attention", 0.9)):
-        made_up_run("vision", arm, top).save(tmp_path / arm / "record.json")
-    examples = made_up.domains[0].examples
-    ExampleFile(examples).save(tmp_path / "attention" / "examples.json")
-    (part,) = gather(tmp_path).domains
-    assert [(row.name, row.kind, row.standard, row.n_test) for row in part.rows] == [
-        ("multi-head attention", "model", 0.9, 1000),
-        ("uniform attention (control)", "control", 0.4, 1000),
-    ]
-    assert part.examples == examples
-    assert part.synthetic
-
-
-def test_gather_without_records(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must hold at least one record.json: got "):
-        gather(tmp_path)
-
-
-def test_records_need_no_plotting_library() -> None:
+def test_records_need_nothing_that_pages_need() -> None:
     code = (
         "import sys, mmattn; before = set(sys.modules); import mmattn.report;"
-        " assert not {'matplotlib', 'jinja2'} & (set(sys.modules) - before)"
+        " assert not {'jinja2', 'scipy', 'mmattn.explore'} & (set(sys.modules) - before)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

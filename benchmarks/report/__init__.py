@@ -1,0 +1,1 @@
+"""The cross-domain report: time, statistics, page, kills and reproduction."""

@@ -1,0 +1,115 @@
+"""From stored runs to the repetitions of a planned comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmattn.report.claims.hypotheses import Answers, Plan, Times, Values
+from mmattn.report.claims.results import Sample
+from mmattn.report.runs import CONTROLS, StoredRun, first_runs
+
+#: What a fraction is multiplied with, for each unit; ratios are logarithms already.
+_SCALES = {"points": 100.0, "log2": 1.0, "distance": 1.0}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The numbers behind one comparison, in its unit.
+
+    Attributes:
+        samples: one for each seed or round.
+        answers: ``[seeds, examples]`` differences for each test example, -1, 0 or 1, where all runs answered the same
+            questions; else None.
+    """
+
+    samples: list[Sample]
+    answers: NDArray[np.float64] | None = None
+
+
+class Shelf:
+    """Runs by domain, arm and seed; of doubles the first by path."""
+
+    def __init__(self, runs: Iterable[StoredRun]) -> None:
+        self._runs: dict[tuple[str, str], dict[int, StoredRun]] = {}
+        for run in sorted(first_runs(runs), key=lambda run: run.key):
+            self._runs.setdefault((run.measures.domain, run.measures.arm), {})[run.measures.seed] = run
+
+    @property
+    def domains(self) -> set[str]:
+        """Domains with a run."""
+        return {domain for domain, _ in self._runs}
+
+    def arm(self, domain: str, arm: str) -> dict[int, StoredRun]:
+        """Runs of an arm by seed, in order; empty where there are none."""
+        return self._runs.get((domain, arm), {})
+
+    def pairs(self, domain: str, first: str, second: str) -> list[tuple[int, StoredRun, StoredRun]]:
+        """Seeds that both arms have, with their runs; the single run of a control goes with every seed."""
+        left, right = self.arm(domain, first), self.arm(domain, second)
+        if second in CONTROLS and len(right) == 1:
+            (single,) = right.values()
+            return [(seed, run, single) for seed, run in left.items()]
+        return [(seed, run, right[seed]) for seed, run in left.items() if seed in right]
+
+
+def collect(plan: Plan, domain: str, shelf: Shelf) -> dict[str, tuple[Plan, Evidence]]:
+    """The comparisons that come of ``plan`` in ``domain``: one by its key, or for times one for each length.
+
+    A plan without numbers gives evidence without samples.
+    """
+    measure = plan.measure
+    if isinstance(measure, Answers):
+        return {plan.key: (plan, _answers(measure, domain, shelf))}
+    if isinstance(measure, Values):
+        return {plan.key: (plan, _values(measure, domain, shelf, _SCALES[plan.unit]))}
+    return {
+        f"{plan.key}-{length}": (replace(plan, words=f"{plan.words}, length {length}"), evidence)
+        for length, evidence in _times(measure, domain, shelf).items()
+    } or {plan.key: (plan, Evidence([]))}
+
+
+def _answers(measure: Answers, domain: str, shelf: Shelf) -> Evidence:
+    samples, rows, tests = [], [], set()
+    for seed, *pair in shelf.pairs(domain, measure.first, measure.second):
+        levels = [measure.level or run.measures.standard for run in pair]
+        texts = [run.measures.correct.get(level, "") for run, level in zip(pair, levels, strict=True)]
+        if not all(texts):
+            continue
+        first, second = (np.frombuffer(text.encode(), np.uint8) - 48.0 for text in texts)
+        value = 100.0 * float(first.mean() - second.mean())
+        samples.append(Sample(seed, value, [run.path for run in pair]))
+        tests |= {(run.measures.test, len(text)) for run, text in zip(pair, texts, strict=True)}
+        rows.append((first, second))
+    if len(tests) != 1:
+        return Evidence(samples)
+    return Evidence(samples, np.stack([first - second for first, second in rows]))
+
+
+def _values(measure: Values, domain: str, shelf: Shelf, scale: float) -> Evidence:
+    samples = []
+    for seed, run in shelf.arm(domain, measure.arm).items():
+        first = run.measures.values.get(measure.first)
+        second = 0.0 if measure.second is None else run.measures.values.get(measure.second)
+        if first is not None and second is not None:
+            samples.append(Sample(seed, scale * (first - second), [run.path]))
+    return Evidence(samples)
+
+
+def _times(measure: Times, domain: str, shelf: Shelf) -> dict[int, Evidence]:
+    """Evidence by length: rounds are the repetitions, one after the other where there are several runs."""
+    found: dict[int, list[Sample]] = {}
+    for run in shelf.arm(domain, domain).values():
+        repeats = run.measures.repeats
+        start = f"{measure.slower}/{measure.mode}/"
+        for name in sorted(name for name in repeats if name.startswith(start)):
+            length = name.removeprefix(start)
+            other = repeats.get(f"{measure.faster}/{measure.mode}/{length}", [])
+            samples = found.setdefault(int(length), [])
+            # rounds interleave the two, so a round that one of them lacks compares nothing
+            for slow, fast in zip(repeats[name], other, strict=False):
+                samples.append(Sample(len(samples), float(np.log2(slow / fast)), [run.path]))
+    return {length: Evidence(samples) for length, samples in sorted(found.items())}
