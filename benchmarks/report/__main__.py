@@ -114,7 +114,7 @@ def statistics_bars() -> list[Bar]:
 
 def kills_bars(folder: Path) -> list[Bar]:
     """A small grid, killed ten times."""
-    return kills.bars(kills.survive(kills.CONFIG, folder, longest=15.0))
+    return kills.bars(kills.survive(kills.CONFIG, folder, longest=9.0))
 
 
 def standard_bars(folder: Path) -> list[Bar]:
