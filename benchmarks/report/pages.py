@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks.bars import Bar
+from benchmarks.browser import Scheme, opened
 
-Scheme = Literal["light", "dark"]
 WIDTHS = (360, 1600)
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 MOST_MB = 8.0
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
 def bars(page: Path) -> list[Bar]:
@@ -30,7 +25,8 @@ def bars(page: Path) -> list[Bar]:
     wider, sorts, mouse, keys, dark = 0, 0, 0, 0, set()
     for width in WIDTHS:
         for scheme in SCHEMES:
-            with _opened(page, width, scheme, errors, requests) as it:
+            with opened(page, width, scheme=scheme) as seen:
+                it = seen.page
                 for summary in it.query_selector_all("summary"):
                     summary.click()
                 wider += it.evaluate("document.documentElement.scrollWidth") > width
@@ -38,6 +34,8 @@ def bars(page: Path) -> list[Bar]:
                 sorts += _sorts(it)
                 mouse += _by_mouse(it)
                 keys += _by_keys(it)
+                errors += seen.errors
+                requests += seen.requests
     views = len(WIDTHS) * len(SCHEMES)
     return [
         Bar("page, MB", page.stat().st_size / 1e6, MOST_MB, at_least=False),
@@ -57,34 +55,6 @@ def bars(page: Path) -> list[Bar]:
         Bar(f"page: views of {views} in which the explorer follows the keys", keys, views),
         Bar("page: grounds, light and dark", len({ground for _, ground in dark}), len(SCHEMES)),
     ]
-
-
-@contextmanager
-def _opened(file: Path, width: int, scheme: Scheme, errors: list[str], requests: list[str]) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    browser_path = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
-    if browser_path is None:
-        raise FileNotFoundError(f"the page is looked at in Chromium: got none of {', '.join(_BROWSERS)}")
-    own = file.resolve().as_uri()
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=browser_path, args=_FLAGS)
-        it = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        it.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
-        it.on("pageerror", lambda error: errors.append(str(error)))
-        it.on(
-            "request",
-            lambda asked: (
-                None
-                if asked.url.split("#")[0] == own or asked.url.startswith(("data:", "blob:"))
-                else requests.append(asked.url)
-            ),
-        )
-        it.goto(own)
-        try:
-            yield it
-        finally:
-            browser.close()
 
 
 def _sorts(it: Any) -> bool:
