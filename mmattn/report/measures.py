@@ -39,7 +39,8 @@ class Measures:
         domain: ``vision``, ``speech``, ``text``, ``joint``, or ``speed`` for timings.
         arm: what is compared: ``attention``, ``uniform``, ``linear``, ...
         seed: of the run.
-        test: digest of the test sets; runs of equal digest answer the same questions in the same order.
+        test: digest of the test sets; runs of equal digest answer the same questions in the same order. Where levels
+            are sets of their own, ``level=digest`` of each with spaces between them; see :meth:`questions`.
         correct: for each level (number of distractors, as text; ``"0"`` is plain) a string of ``0`` and ``1``, one
             for each test example in order.
         standard: the level that verdicts are about, a key of ``correct``.
@@ -88,6 +89,17 @@ class Measures:
             for name, value in self.values.items()
         }
         object.__setattr__(self, "values", finite)
+
+    def questions(self, level: str) -> str:
+        """Digest of the questions of a level; runs of equal digest answer the same there.
+
+        >>> Measures("joint", "joint", 0, test="vision=a1 text=b2").questions("text")
+        'b2'
+        >>> Measures("vision", "attention", 0, test="c3").questions("3")
+        'c3'
+        """
+        parts = dict(part.partition("=")[::2] for part in self.test.split())
+        return parts.get(level, self.test)
 
     def save(self, path: str | Path) -> Path:
         """Write to ``path`` as JSON and give the path."""

@@ -11,11 +11,14 @@ from typing import Any
 import yaml
 
 from tasks.compare.arms import ARMS, CONTROLS
-from tasks.compare.jobs import SPEED, Job
+from tasks.compare.jobs import JOINT, SPEED, Job
 from tasks.compare.suite import SUITE
 
 CONFIGS = Path(__file__).parent / "configs"
 DOMAINS = tuple(part.domain for part in SUITE)
+
+KINDS = ("joint", "separate", "third")
+"""What is compared of the joint trainings, in the terms of :class:`tasks.joint.arms.Arm`."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,13 @@ class Grid:
         domains: ``vision``, ``speech``, ``text``.
         arms: of :mod:`tasks.compare.arms`; the controls among them run once for each domain.
         seeds: of each training.
-        overrides: for a domain what its training configuration is changed by, in the form of that configuration.
+        overrides: for a domain, or ``joint``, what its training configuration is changed by, in the form of that
+            configuration.
         levels: for a domain the numbers of distractors to answer at, besides 0 and that of the verdicts; where a
             domain has none, all up to that.
         measuring: how much is measured: fields of :class:`tasks.compare.measuring.Effort`.
+        joint: one trunk for all senses, and what stands beside it: ``joint``, ``separate`` (a trunk as large for each
+            sense), ``third`` (one of a third of the blocks for each).
         speed: whether to time, and how: fields of :class:`tasks.compare.measuring.Pace`; None times nothing.
         explore_seed: seed of the attention runs that the explorer shows; None shows none.
         explore_scenes: how many test scenes of each it shows.
@@ -47,6 +53,7 @@ class Grid:
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     levels: dict[str, tuple[int, ...]] = field(default_factory=dict)
     measuring: dict[str, Any] = field(default_factory=dict)
+    joint: tuple[str, ...] = ()
     speed: dict[str, Any] | None = None
     explore_seed: int | None = None
     explore_scenes: int = 4
@@ -55,7 +62,8 @@ class Grid:
     def __post_init__(self) -> None:
         _known("domains", self.domains, DOMAINS)
         _known("arms", self.arms, (*ARMS, *CONTROLS))
-        _known("overrides", self.overrides, DOMAINS)
+        _known("overrides", self.overrides, (*DOMAINS, JOINT))
+        _known("joint", self.joint, KINDS)
         _known("levels", self.levels, DOMAINS)
         for name in ("domains", "arms", "seeds"):
             values = getattr(self, name)
@@ -99,7 +107,7 @@ class Grid:
         made = dict(plain)
         if isinstance(made.get("seeds"), int):
             made["seeds"] = tuple(range(made["seeds"]))
-        for name in ("domains", "arms", "seeds", "extra"):
+        for name in ("domains", "arms", "seeds", "joint", "extra"):
             if name in made:
                 made[name] = tuple(_a(list, name, made[name]))
         for name in ("overrides", "levels", "measuring"):
@@ -111,7 +119,15 @@ class Grid:
 
     def jobs(self) -> list[Job]:
         """All runs, the longest kinds first and the timings at the end, so that no worker idles."""
-        return [*self._trainings(), *self._controls(), *self._timings()]
+        return [*self._joint(), *self._trainings(), *self._controls(), *self._timings()]
+
+    def _joint(self) -> Iterator[Job]:
+        measuring = {name: value for name, value in self.measuring.items() if name == "examples"}
+        changed = (*flat(self.overrides.get(JOINT, {})), *self.extra)
+        for seed in self.seeds:
+            for kind in self.joint:
+                for arm in joint_arms(kind):
+                    yield Job(JOINT, arm, seed, changed, measuring)
 
     def _trainings(self) -> Iterator[Job]:
         for seed in self.seeds:
@@ -133,6 +149,11 @@ class Grid:
         changed = (*flat(self.overrides.get(domain, {})), *self.extra)
         levels = {"levels": list(self.levels[domain])} if domain in self.levels else {}
         return Job(domain, arm, seed, changed, {**self.measuring, **levels}, explore)
+
+
+def joint_arms(kind: str) -> list[str]:
+    """The arms of a kind: ``joint``, or one for each sense such as ``separate_vision``."""
+    return [kind] if kind == JOINT else [f"{kind}_{sense}" for sense in DOMAINS]
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> list[str]:

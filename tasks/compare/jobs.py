@@ -10,10 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tasks.compare.suite import ROOT, domain_task
+from tasks.compare.suite import ROOT, SUITE, domain_task
 
 SPEED = "speed"
 """Domain and arm of the timings."""
+
+JOINT = "joint"
+"""Domain of the trainings on all senses, and of those beside them."""
+
+JOINT_CONFIG = ROOT / "tasks" / "joint" / "configs" / "trio.yaml"
 
 COMMIT = "MMATTN_COMMIT"
 """Variable of the environment that names the commit of code that was copied out of its checkout."""
@@ -43,8 +48,8 @@ class Job:
     """One run.
 
     Attributes:
-        domain: ``vision``, ``speech`` or ``text``; ``speed`` for timings.
-        arm: an arm of the suite, or ``speed``.
+        domain: ``vision``, ``speech`` or ``text``; ``joint`` for one trunk of all, ``speed`` for timings.
+        arm: an arm of the suite, one of :func:`tasks.compare.grid.joint_arms`, or ``speed``.
         seed: of the training.
         overrides: arguments that change the domain's configuration, as on its command line.
         measuring: how much is measured: fields of :class:`tasks.compare.measuring.Effort`, of
@@ -86,9 +91,14 @@ def identity(job: Job) -> str:
     """
     content = hashlib.sha256(_code(job.domain, job.explore > 0).encode())
     if job.domain != SPEED:
-        content.update(domain_task(job.domain).config_path.read_bytes())
+        content.update(config_path(job.domain).read_bytes())
     content.update(json.dumps([job.plain(), _versions()], sort_keys=True).encode())
     return content.hexdigest()
+
+
+def config_path(domain: str) -> Path:
+    """The YAML file of a domain's trainings."""
+    return JOINT_CONFIG if domain == JOINT else domain_task(domain).config_path
 
 
 @cache
@@ -106,8 +116,11 @@ def sources(domain: str, explores: bool = False) -> list[Path]:
         path for path in (ROOT / "mmattn").rglob("*.py") if path.relative_to(ROOT).parts[1] not in _APART
     ]
     found += tasks.glob("*.py")
-    if domain != SPEED:
-        found += (tasks / domain).rglob("*.py")
+    if domain == JOINT:
+        found.append(tasks / "compare" / "joint.py")
+    senses = [part.domain for part in SUITE] if domain == JOINT else []
+    for folder in (domain, *senses) if domain != SPEED else ():
+        found += (tasks / folder).rglob("*.py")
     if explores:
         found += (ROOT / "mmattn" / "explore").rglob("*.py")
     for name in _OURS:

@@ -19,10 +19,12 @@ class KeepEpochs(Callback):
 
     Args:
         path: of the checkpoint; there is only ever a whole one.
+        loaders: that a training step draws from.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, loaders: int = 1) -> None:
         self.path = path
+        self.loaders = loaders
         self._chance: dict[str, Any] | None = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,6 +58,7 @@ class KeepEpochs(Callback):
         np.random.set_state({**kept, "state": {**kept["state"], "key": key}})  # noqa: NPY002
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))
-        # The loader's iterator draws one number when it is made: after the checkpoint in a run that goes on, before
+        # A loader's iterator draws one number when it is made: after the checkpoint in a run that goes on, before
         # this hook in one that takes up.
-        torch.empty((), dtype=torch.int64).random_()
+        for _ in range(self.loaders):
+            torch.empty((), dtype=torch.int64).random_()

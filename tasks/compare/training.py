@@ -20,13 +20,14 @@ from mmattn.training.data import ExampleSet
 from mmattn.training.memory import quick_memory
 from mmattn.training.record import RecordRun
 from tasks.compare.arms import CONTROLS, overrides
-from tasks.compare.jobs import COMMIT, SPEED, Job
+from tasks.compare.jobs import COMMIT, JOINT, SPEED, Job
 from tasks.compare.resuming import KeepEpochs
 from tasks.compare.suite import domain_task
 
 Tell = Callable[[float], None]
 
-_TRAINED = 0.8  # share of a run that is its training
+TRAINED = 0.8
+"""Share of a run that is its training."""
 
 
 def work(job: Job, scratch: Path, result: Path, tell: Tell, threads: int) -> None:
@@ -45,6 +46,8 @@ def work(job: Job, scratch: Path, result: Path, tell: Tell, threads: int) -> Non
     _quiet()
     if job.domain == SPEED:
         _time(job).save(result / "measures.json")
+    elif job.domain == JOINT:
+        _train_jointly(job, scratch, result, tell)
     elif job.arm in CONTROLS:
         _control(job, result).save(result / "measures.json")
     else:
@@ -88,11 +91,11 @@ def _train(job: Job, scratch: Path, result: Path, tell: Tell) -> None:
     untrained = copy.deepcopy(task)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Trainer
     last = scratch / "last.ckpt"
-    callbacks += [_Progress(tell), KeepEpochs(last)]
+    callbacks += [TellShare(tell), KeepEpochs(last)]
     trainer.fit(task, data, ckpt_path=last if last.exists() else None)
     trainer.test(task, data, verbose=False)
-    _name_record(job, callbacks, result)
-    tell(_TRAINED)
+    name_record(job, callbacks, result)
+    tell(TRAINED)
     effort = Effort(**_tuples(job.measuring))
     measures = measure(task, data, job.arm, untrained, seed=job.seed, effort=effort)
     measures.save(result / "measures.json")
@@ -100,13 +103,22 @@ def _train(job: Job, scratch: Path, result: Path, tell: Tell) -> None:
         _explore(job, task, data.sets["test"], measures, result)
 
 
-def _name_record(job: Job, callbacks: list[Callback], result: Path) -> None:
-    """A task knows its domain and whether its attention is uniform; the arms have more names."""
+def name_record(job: Job, callbacks: list[Callback], result: Path) -> None:
+    """Save the record of a training under the name of its arm.
+
+    A task knows its domain and whether its attention is uniform; the arms have more names.
+    """
     recorder = next(part for part in callbacks if isinstance(part, RecordRun))
     assert recorder.record is not None
     name = f"{job.domain} {recorder.record.data.name} {job.arm}"
     commit = recorder.record.git_commit or os.environ.get(COMMIT) or None
     replace(recorder.record, name=name, arm=job.arm, git_commit=commit).save(result / "record.json")
+
+
+def _train_jointly(job: Job, scratch: Path, result: Path, tell: Tell) -> None:
+    from tasks.compare.joint import train
+
+    train(job, scratch, result, tell)
 
 
 def _explore(job: Job, task: Any, scenes: ExampleSet, measures: Measures, result: Path) -> None:
@@ -149,8 +161,12 @@ def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
-class _Progress(Callback):
-    """Tells the share of the training steps that are done."""
+class TellShare(Callback):
+    """Tells the share of a run that is done while it trains.
+
+    Args:
+        tell: is told the share.
+    """
 
     def __init__(self, tell: Tell) -> None:
         self.tell = tell
@@ -161,4 +177,4 @@ class _Progress(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if trainer.global_step % 10 == 0:
-            self.tell(_TRAINED * trainer.global_step / self.total)
+            self.tell(TRAINED * trainer.global_step / self.total)
