@@ -59,7 +59,7 @@ def bars(page: Path) -> list[Bar]:
 
 def _sorts(it: Any) -> bool:
     """Whether the table of accuracies is in the order of a column after a click, and turned round after Enter."""
-    button = it.locator("table.accuracy thead button").nth(2)
+    button = it.locator("#accuracy table.accuracy thead button").nth(2)
     button.click()
     up = _column(it)
     button.focus()
@@ -69,7 +69,7 @@ def _sorts(it: Any) -> bool:
 
 
 def _column(it: Any) -> list[float]:
-    cells = "table.accuracy tbody tr > :nth-child(3)"
+    cells = "#accuracy table.accuracy tbody tr > :nth-child(3)"
     found: list[str] = it.eval_on_selector_all(cells, "cells => cells.map(c => c.dataset.value)")
     return [float(value) for value in found if value]
 

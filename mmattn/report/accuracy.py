@@ -60,8 +60,8 @@ def _range(values: list[float]) -> Range | None:
     return Range(round(fmean(values), 6), min(values), max(values)) if values else None
 
 
-def _row(domain: str, arm: str, runs: list[StoredRun]) -> Accuracy:
-    standard = _range([share(run.measures.correct[run.measures.standard]) for run in runs])
+def _row(domain: str, arm: str, runs: list[StoredRun], level: str) -> Accuracy:
+    standard = _range([share(run.measures.correct[level]) for run in runs])
     assert standard is not None
     plain = [share(answers) for run in runs if (answers := run.measures.correct.get("0"))]
     records = [run.record for run in runs if run.record is not None]
@@ -70,8 +70,8 @@ def _row(domain: str, arm: str, runs: list[StoredRun]) -> Accuracy:
         arm,
         _range(plain),
         standard,
-        runs[0].measures.standard,
-        len(runs[0].measures.correct[runs[0].measures.standard]),
+        level,
+        len(runs[0].measures.correct[level]),
         len({run.measures.seed for run in runs}),
         fmean(record.parameters for record in records) if records else None,
         round(fmean(record.wall_seconds for record in records), 3) if records else None,
@@ -80,10 +80,28 @@ def _row(domain: str, arm: str, runs: list[StoredRun]) -> Accuracy:
 
 
 def accuracies(runs: list[StoredRun]) -> list[Accuracy]:
-    """One row for each arm of each domain that has answers, in the order of the page."""
+    """One row for each arm of each domain that has answers, in the order of the page.
+
+    Joint runs, which are asked in several senses, have a table of their own: :func:`trunks`.
+    """
     found: dict[tuple[str, str], list[StoredRun]] = {}
     for run in runs:
-        if run.measures.correct.get(run.measures.standard):
+        if run.measures.domain != "joint" and run.measures.correct.get(run.measures.standard):
             found.setdefault((run.measures.domain, run.measures.arm), []).append(run)
     order = sorted(found, key=lambda key: (domain_order(key[0]), arm_order(key[1])))
-    return [_row(domain, arm, found[domain, arm]) for domain, arm in order]
+    return [
+        _row(domain, arm, found[domain, arm], found[domain, arm][0].measures.standard)
+        for domain, arm in order
+    ]
+
+
+def trunks(runs: list[StoredRun]) -> list[Accuracy]:
+    """One row for each kind of joint run in each sense, where ``level`` is the sense; likewise in order."""
+    found: dict[tuple[str, str], list[StoredRun]] = {}
+    for run in runs:
+        if run.measures.domain == "joint":
+            for sense in run.measures.correct:
+                kind = run.measures.arm.removesuffix(f"_{sense}")
+                found.setdefault((sense, kind), []).append(run)
+    order = sorted(found, key=lambda key: (domain_order(key[0]), arm_order(key[1])))
+    return [_row(sense, kind, found[sense, kind], sense) for sense, kind in order]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmattn.report import codec, figures
-from mmattn.report.accuracy import Accuracy, accuracies
+from mmattn.report.accuracy import Accuracy, accuracies, trunks
 from mmattn.report.claims.results import Judgement
 from mmattn.report.figures import Figure
 from mmattn.report.focus import Focus, focus
@@ -69,6 +69,7 @@ class Report:
         title: of the page.
         judgement: claims with their verdicts and comparisons.
         accuracies: of each arm.
+        trunks: of each kind of joint run in each sense.
         focus: of the attention models.
         figures: by claim; those of ``""`` stand with the runs.
         data: of each domain.
@@ -80,6 +81,7 @@ class Report:
     title: str
     judgement: Judgement
     accuracies: list[Accuracy]
+    trunks: list[Accuracy]
     focus: list[Focus]
     figures: dict[str, list[Figure]]
     data: list[DataRow]
@@ -161,6 +163,7 @@ def contents(runs: list[StoredRun], judgement: Judgement, failed: list[str] | No
         TITLE,
         judgement,
         accuracies(order),
+        trunks(order),
         focus(order),
         drawn,
         _data(order),

@@ -78,8 +78,9 @@ def glance(comparison: Comparison) -> Markup:
     estimate = comparison.estimate
     if estimate is None:
         return Markup()
-    by = comparison.delta or 1.0
-    span = Span(estimate.mean / by, estimate.low / by, estimate.high / by, 1.0, style(comparison))
+    by = abs(comparison.delta) or 1.0
+    counts = comparison.delta / by
+    span = Span(estimate.mean / by, estimate.low / by, estimate.high / by, counts, style(comparison))
     return interval_line(span, Scale(_FEWEST, _MOST, 0, 100, "asinh"), said(comparison), 15)
 
 

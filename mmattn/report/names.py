@@ -20,6 +20,15 @@ _ARMS = {
     "deep_1": "1 head, one more block",
     "linear": "linear model",
     "majority": "most frequent class",
+    "joint": "one trunk for all",
+    "separate": "a trunk of its own",
+    "third": "a trunk of its own, a third of the blocks",
+    "separate_vision": "own trunk, vision",
+    "separate_speech": "own trunk, speech",
+    "separate_text": "own trunk, text",
+    "third_vision": "a third, vision",
+    "third_speech": "a third, speech",
+    "third_text": "a third, text",
     "speed": "timings",
 }
 _MEANINGS = {
@@ -31,6 +40,9 @@ _MEANINGS = {
     "heads_2": "attention with 2 heads; equal parameters, depth and compute",
     "heads_8": "attention with 8 heads; equal parameters, depth and compute",
     "deep_1": "1 head, but one block more, so that depth stands in for heads",
+    "joint": "the trunk learns from pictures, speech and text in every step",
+    "separate": "as large, as many steps, but one sense: three trunks have three times its parameters",
+    "third": "a third of the blocks for each sense: three trunks have as many parameters as the one",
     "linear": "a linear model on simple features: what needs no network",
     "majority": "always the most frequent class: what needs no input",
 }

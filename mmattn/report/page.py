@@ -89,6 +89,7 @@ def _context(report: Report) -> dict[str, Any]:
         "outcome": views.outcome(report.judgement),
         "facts": views.facts(report),
         "grid": views.grid(report.accuracies),
+        "trunks": views.grid(report.trunks),
         "levels": views.levels(report.accuracies),
         "domains_said": views.domains_said(report),
         "warned": len(report.judgement.warnings) + len(report.failed),

@@ -151,10 +151,19 @@ def _machines(runs: list[StoredRun]) -> Iterable[str]:
 def _tests(runs: list[StoredRun]) -> Iterable[str]:
     answering = [run for run in runs if run.measures.correct]
     for domain, made in _groups(answering, lambda run: run.measures.domain).items():
-        found = _groups(made, lambda run: (run.measures.test, run.measures.standard))
-        if len(found) > 1:
-            shown = [f"{one[0].path} and {len(one) - 1} more" for one in found.values()]
-            yield f"The runs in {domain} answered different tests: {_short(shown)}."
+        by_level: dict[str, dict[str, list[StoredRun]]] = {}
+        for run in made:
+            # where levels are tests of their own, a run may have some of them
+            own = run.measures.test != run.measures.questions(run.measures.standard)
+            for level in run.measures.correct if own else [""]:
+                asked = (
+                    run.measures.questions(level) if own else f"{run.measures.test} {run.measures.standard}"
+                )
+                by_level.setdefault(level, {}).setdefault(asked, []).append(run)
+        for found in by_level.values():
+            if len(found) > 1:
+                shown = [f"{one[0].path} and {len(one) - 1} more" for one in found.values()]
+                yield f"The runs in {domain} answered different tests: {_short(shown)}."
 
 
 def _networks(runs: list[StoredRun]) -> Iterable[str]:

@@ -45,9 +45,9 @@ def comparisons(report: Report) -> Rows:
 
 
 def accuracies(report: Report) -> Rows:
-    """One row for each arm of each domain; fractions."""
+    """One row for each arm of each domain, and for each kind of joint run in each sense; fractions."""
     rows = []
-    for row in report.accuracies:
+    for row in report.accuracies + report.trunks:
         rows.append(
             {
                 "domain": row.domain,

@@ -142,6 +142,32 @@ def measures(domain: str, arm: str, seed: int, n_test: int = 400) -> Measures:
     )  # fmt: skip
 
 
+#: Accuracy of each kind of trunk among distractors.
+TRUNKS = {"joint": 0.9, "separate": 0.905, "third": 0.85}
+
+
+def joint(kind: str, sense: str, seed: int, n_test: int = 400) -> Measures:
+    """Made-up answers of one trunk for all senses, or of one for a sense."""
+    correct = {}
+    for name in (sense,) if sense else DOMAINS:
+        hard = _rng("joint", name).normal(size=n_test)
+        own = _rng("joint", kind, name, seed)
+        threshold = math.sqrt(2) * _quantile(TRUNKS[kind] + float(own.normal(0, 0.004)))
+        correct[name] = "".join("1" if h + e < threshold else "0"
+                                for h, e in zip(hard, own.normal(size=n_test), strict=True))  # fmt: skip
+    arm = f"{kind}_{sense}" if sense else kind
+    return Measures(
+        "joint", arm, seed, test=" ".join(f"{name}=made-up-{name}" for name in correct), correct=correct,
+        standard=next(iter(correct)), values={"trunk/parameters": 90_000.0},
+    )  # fmt: skip
+
+
+def joints(seed: int, n_test: int) -> list[Measures]:
+    """All joint runs of a seed."""
+    senses = [(kind, sense) for kind in ("separate", "third") for sense in DOMAINS]
+    return [joint(kind, sense, seed, n_test) for kind, sense in [("joint", ""), *senses]]
+
+
 def speed(rounds: int = 9) -> Measures:
     """Made-up timings in seconds."""
     rng = _rng("speed")
@@ -222,5 +248,9 @@ def write_runs(
                 if arm not in CONTROLS:
                     accuracy = made.correct[made.standard].count("1") / n_test
                     record(domain, arm, seed, accuracy).save(place / "record.json")
+    for made in [each for seed in range(seeds) for each in joints(seed, n_test)]:
+        place = folder / f"joint-{made.arm}-{made.seed}"
+        made.save(place / "measures.json")
+        record("joint", made.arm, made.seed, 0.9).save(place / "record.json")
     speed().save(folder / "speed-speed-0" / "measures.json")
     return folder

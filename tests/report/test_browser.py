@@ -73,14 +73,14 @@ def test_dark_and_light_differ_and_both_can_be_read(page_file: Path) -> None:
 
 def column(it: object, index: int) -> list[str]:
     return it.page.eval_on_selector_all(  # type: ignore[attr-defined, no-any-return]
-        f"table.accuracy tbody tr > :nth-child({index})", "cells => cells.map(c => c.dataset.value)"
+        f"#accuracy table.accuracy tbody tr > :nth-child({index})", "cells => cells.map(c => c.dataset.value)"
     )
 
 
 def test_tables_sort_by_mouse_and_by_keyboard(page_file: Path) -> None:
     with opened(page_file) as it:
-        button = it.page.locator("table.accuracy thead button").nth(2)
-        header = it.page.locator("table.accuracy thead th").nth(2)
+        button = it.page.locator("#accuracy table.accuracy thead button").nth(2)
+        header = it.page.locator("#accuracy table.accuracy thead th").nth(2)
         before = column(it, 3)
         assert header.get_attribute("aria-sort") == "none"
         button.click()
@@ -116,7 +116,7 @@ def test_a_number_leads_to_the_runs_behind_it(page_file: Path) -> None:
         status = it.page.locator("#filter")
         assert "6 runs behind “Vision: attention − uniform" in status.inner_text()
         status.get_by_role("button").click()
-        assert shown.count() == 91
+        assert shown.count() == 112
         assert not status.is_visible()
 
 
@@ -146,7 +146,7 @@ def test_page_reads_without_its_program(page_file: Path, tmp_path: Path) -> None
     bare = tmp_path / "bare.html"
     bare.write_text(html[:start] + html[html.index("</script>", start) + 9 :], encoding="utf-8")
     with opened(bare) as it:
-        assert it.page.locator("#runs-table tbody tr:visible").count() == 91
+        assert it.page.locator("#runs-table tbody tr:visible").count() == 112
         assert it.errors == []
 
 

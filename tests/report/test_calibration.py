@@ -42,12 +42,13 @@ def test_a_grid_is_what_was_planted():
         "heads/text/4-1": 8.0,
         "complement/vision/pairs": 3.0,
         "parallel/speed/gru-attention-train-64": 1.0,
+        "core/vision/joint-separate": 1.0,
     }
     judged = judge(simulate(design, np.random.default_rng(0), effects))
     for part in judged.comparisons:
         if part.estimate is not None:
             near = 6 * part.estimate.error
-            assert part.estimate.mean == pytest.approx(effects.get(part.id, 0.0), abs=near), part.id
+            assert part.estimate.mean == pytest.approx(effects.get(part.id, part.null), abs=near), part.id
     assert effects.keys() <= {part.id for part in judged.comparisons if part.verdict == "supported"}
     assert judged.family == sum(part.primary for part in judged.comparisons)
 

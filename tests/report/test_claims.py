@@ -196,6 +196,47 @@ def test_times_are_compared_round_by_round_at_each_length():
     assert judged.claims[3].verdict == "not supported"
 
 
+def trunks(seeds: int = 4, n: int = 200, **right: float) -> list[StoredRun]:
+    """One trunk with 0.9 in vision and text, and others beside it."""
+    one = [Measures("joint", "joint", seed, test="vision=a text=b", standard="vision",
+                    correct={"vision": answers(0.9, seed, n), "text": answers(0.9, seed, n)})
+           for seed in range(seeds)]  # fmt: skip
+    names = {"vision": "a", "text": "b"}
+    for arm, share in right.items():
+        sense = arm.rpartition("_")[2]
+        one += [Measures("joint", arm, seed, test=f"{sense}={names[sense]}", standard=sense,
+                         correct={sense: answers(share, seed, n)}) for seed in range(seeds)]  # fmt: skip
+    return [StoredRun(f"joint-{each.arm}-{each.seed}", None, each) for each in one]
+
+
+@pytest.mark.parametrize(
+    ("own", "n", "verdict", "said"),
+    [
+        (0.9, 2000, "supported", "after Holm's correction of a loss of 2.0 points or more."),
+        (0.99, 2000, "not supported", "a loss of more than 2.0 points."),
+        (0.915, 200, "inconclusive", "this grid would rule it out where the true difference is"),
+        (0.85, 2000, "supported", "after Holm's correction of a loss of 2.0 points or more."),
+    ],
+)
+def test_a_trunk_may_be_behind_by_less_than_a_margin(own, n, verdict, said):
+    part = find(judge(trunks(n=n, separate_vision=own)), "core/vision/joint-separate")
+    assert part.verdict == verdict
+    assert said in part.reason
+    assert part.estimate.mean == pytest.approx(100 * (0.9 - own))
+    assert part.null == part.delta == -2.0
+    assert part.samples[0].runs == ["joint-joint-0", "joint-separate_vision-0"]
+
+
+def test_trunks_are_compared_on_the_questions_of_a_sense():
+    judged = judge(trunks(separate_vision=0.9, separate_text=0.8, third_text=0.7))
+    assert find(judged, "core/text/joint-separate").estimate.mean == pytest.approx(10.0)
+    assert find(judged, "core/text/joint-separate").estimate.examples == 200
+    assert find(judged, "core/speech/joint-separate").verdict == "not measured"
+    assert not find(judged, "core/text/joint-third").primary
+    assert judged.claims[-1].verdict == "inconclusive"  # one sense is missing
+    assert judged.warnings == []
+
+
 def test_the_order_of_runs_does_not_matter_and_json_holds_all(tmp_path):
     runs = [*arms(attention=0.9, uniform=0.6, heads_1=0.88), *valued({"heads/js": 0.1}, domain="text")]
     judged = judge(runs)
@@ -208,7 +249,8 @@ def test_comparisons_have_ids_of_their_own_and_plans_are_whole():
         keys = [plan.key for plan in claim.plans]
         assert len(set(keys)) == len(keys)
         assert claim.hypothesis.endswith(".")
-        assert all(plan.delta > 0 and plan.words for plan in claim.plans)
+        assert all(plan.words for plan in claim.plans)
+        assert all(plan.delta > plan.null == 0 or plan.delta == plan.null < 0 for plan in claim.plans)
 
 
 @pytest.mark.parametrize(

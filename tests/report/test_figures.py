@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmattn.report import Measures, figures
-from mmattn.report.accuracy import accuracies
+from mmattn.report.accuracy import accuracies, trunks
 from mmattn.report.figures.lines import merge
 from mmattn.report.focus import focus
 from mmattn.report.runs import StoredRun, load_runs
@@ -97,6 +97,18 @@ def test_accuracies_count_answers() -> None:
     assert first.plain is not None
     assert (first.plain.mean, first.seeds, first.examples) == (1.0, 2, 2)
     assert second.plain is None
+
+
+def test_trunks_have_a_row_in_each_sense(runs: list[StoredRun]) -> None:
+    assert all(row.domain != "joint" for row in accuracies(runs))
+    found = {(row.domain, row.arm): row for row in trunks(runs)}
+    assert set(found) == {
+        (sense, kind) for sense in ("vision", "speech", "text") for kind in ("joint", "separate", "third")
+    }
+    row = found["speech", "separate"]
+    assert row.runs == [f"joint-separate_speech-{seed}" for seed in range(3)]
+    assert row.standard.low <= row.standard.mean <= row.standard.high
+    assert (row.level, row.examples, row.seeds) == ("speech", 400, 3)
 
 
 def test_focus_is_a_mean_over_seeds() -> None:

@@ -183,7 +183,7 @@ def test_command_writes_the_report_of_several_folders(
     assert main([str(tmp_path / "m0"), str(tmp_path / "m1"), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
     read = Report.load(tmp_path / "out" / "report.json")
-    assert {run.domain for run in read.runs} == {"vision", "text", "speed"}
+    assert {run.domain for run in read.runs} == {"vision", "text", "joint", "speed"}
 
 
 def test_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,17 @@ def test_what_is_odd_is_said(odd, sentence):
     assert any(sentence in said for said in oddities([stored(), odd])), oddities([stored(), odd])
 
 
+def test_joint_runs_of_different_tests_are_said():
+    one = Measures("joint", "joint", 0, "vision=a text=b", {"vision": "1", "text": "0"}, "vision")
+    same, other = (Measures("joint", f"separate_{sense}", 0, f"{sense}={digest}", {sense: "1"}, sense)
+                   for sense, digest in (("vision", "a"), ("text", "c")))  # fmt: skip
+    runs = [StoredRun(each.arm, None, each) for each in (one, same, other)]
+    assert oddities(runs[:2]) == []
+    assert oddities(runs) == [
+        "The runs in joint answered different tests: joint and 0 more and separate_text and 0 more."
+    ]
+
+
 def test_the_first_of_doubles_by_path():
     first, second = stored(path="a"), stored(path="b")
     assert first_runs([second, first]) == [first]

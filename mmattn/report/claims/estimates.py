@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mmattn.report.claims.evidence import Evidence, Shelf, collect
-from mmattn.report.claims.hypotheses import Claim, Plan, Times
+from mmattn.report.claims.hypotheses import Answers, Claim, Plan, Times
 from mmattn.report.claims.moderation import moderate
 from mmattn.report.claims.results import Estimate
 from mmattn.report.claims.statistics import (
@@ -53,12 +53,13 @@ def estimate_all(claims: Sequence[Claim], shelf: Shelf) -> list[Estimated]:
         Estimated(f"{claim.id}/{domain}/{key}", claim.id, domain, plan, evidence)
         for claim in claims
         for domain in claim.domains
-        if domain in shelf.domains
+        if (claim.runs or domain) in shelf.domains
         for outline in claim.plans
         for key, (plan, evidence) in collect(outline, domain, shelf).items()
     ]
     spreads = _steadied(found)
-    p = {id: one_sided_p(spread) for id, spread in spreads.items()}
+    nulls = {part.id: part.plan.null for part in found}
+    p = {id: one_sided_p(spread, nulls[id]) for id, spread in spreads.items()}
     family = [part.id for part in found if part.plan.primary and part.id in p]
     corrected = dict(zip(family, holm([p[id] for id in family]), strict=True))
     return [
@@ -76,7 +77,8 @@ def _steadied(found: Sequence[Estimated]) -> dict[str, Spread]:
         spread = _spread(part.evidence)
         if spread is not None:
             # the spread of timings is a matter of the machine
-            kind = type(part.plan.measure).__name__ + ("" if part.evidence.answers is None else " one by one")
+            what = Answers if isinstance(part.plan.measure, Answers) else type(part.plan.measure)
+            kind = what.__name__ + ("" if part.evidence.answers is None else " one by one")
             kinds[kind, part.plan.unit][part.id] = spread
     out: dict[str, Spread] = {}
     for (kind, _), spreads in kinds.items():
@@ -106,7 +108,7 @@ def _estimate(part: Estimated, spread: Spread, p: float, corrected: dict[str, fl
         p=_rounded(p),
         holm=None if adjusted is None else _rounded(adjusted),
         effect=None if spread.effect is None else _rounded(spread.effect),
-        detectable=_rounded(detectable(spread, family, part.plan.delta)),
+        detectable=_rounded(detectable(spread, family, part.plan.delta, part.plan.null)),
         examples=0 if part.evidence.answers is None else part.evidence.answers.shape[1],
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mmattn.report.claims.hypotheses import Answers, Plan, Times, Values
+from mmattn.report.claims.hypotheses import JOINT, Answers, Plan, Times, Trunks, Values
 from mmattn.report.claims.results import Sample
 from mmattn.report.runs import CONTROLS, StoredRun, first_runs
 
@@ -74,19 +74,21 @@ def collect(plan: Plan, domain: str, shelf: Shelf) -> dict[str, tuple[Plan, Evid
 
 def _answers(measure: Answers, domain: str, shelf: Shelf) -> Evidence:
     samples, rows, tests = [], [], set()
-    for seed, *pair in shelf.pairs(domain, measure.first, measure.second):
-        levels = [measure.level or run.measures.standard for run in pair]
+    joint = isinstance(measure, Trunks)
+    first, second = measure.arms(domain) if isinstance(measure, Trunks) else (measure.first, measure.second)
+    for seed, *pair in shelf.pairs(JOINT if joint else domain, first, second):
+        levels = [domain if joint else measure.level or run.measures.standard for run in pair]
         texts = [run.measures.correct.get(level, "") for run, level in zip(pair, levels, strict=True)]
         if not all(texts):
             continue
-        first, second = (np.frombuffer(text.encode(), np.uint8) - 48.0 for text in texts)
-        value = 100.0 * float(first.mean() - second.mean())
-        samples.append(Sample(seed, value, [run.path for run in pair]))
-        tests |= {(run.measures.test, len(text)) for run, text in zip(pair, texts, strict=True)}
-        rows.append((first, second))
-    if len(tests) != 1:
-        return Evidence(samples)
-    return Evidence(samples, np.stack([first - second for first, second in rows]))
+        one, other = (np.frombuffer(text.encode(), np.uint8) - 48.0 for text in texts)
+        samples.append(Sample(seed, 100.0 * float(one.mean() - other.mean()), [run.path for run in pair]))
+        tests |= {
+            (run.measures.questions(level), len(text))
+            for run, level, text in zip(pair, levels, texts, strict=True)
+        }
+        rows.append(one - other)
+    return Evidence(samples, np.stack(rows) if len(tests) == 1 else None)
 
 
 def _values(measure: Values, domain: str, shelf: Shelf, scale: float) -> Evidence:

@@ -8,7 +8,15 @@ from dataclasses import replace
 from mmattn.report.claims.estimates import Estimated, estimate_all
 from mmattn.report.claims.evidence import Shelf
 from mmattn.report.claims.hypotheses import CLAIMS, Answers, Claim
-from mmattn.report.claims.results import ClaimResult, Comparison, DomainVerdict, Judgement, Verdict, amount
+from mmattn.report.claims.results import (
+    ClaimResult,
+    Comparison,
+    DomainVerdict,
+    Estimate,
+    Judgement,
+    Verdict,
+    amount,
+)
 from mmattn.report.claims.rules import RULES
 from mmattn.report.claims.statistics import ALPHA
 from mmattn.report.runs import StoredRun, oddities
@@ -54,6 +62,7 @@ def _judged(part: Estimated) -> Comparison:
         reason="",
         samples=part.evidence.samples,
         estimate=part.estimate,
+        null=plan.null,
     )
     verdict, reason = _verdict(draft)
     return replace(draft, verdict=verdict, reason=reason)
@@ -73,6 +82,8 @@ def _verdict(part: Comparison) -> tuple[Verdict, str]:
         )
     p = estimate.p if estimate.holm is None else estimate.holm
     about = "after Holm's correction" if part.primary else "alone"
+    if part.null:
+        return _within_margin(part, estimate, p, about)
     delta, high = amount(part.delta, part.unit), amount(estimate.high, part.unit)
     if estimate.high < part.delta:
         return (
@@ -85,6 +96,21 @@ def _verdict(part: Comparison) -> tuple[Verdict, str]:
         return "inconclusive", f"p = {_rounded(p)} {about}, but the estimate stays below {delta}."
     found = amount(estimate.detectable, part.unit)
     return "inconclusive", f"p = {_rounded(p)} {about}; this grid would find {found} or more."
+
+
+def _within_margin(part: Comparison, estimate: Estimate, p: float, about: str) -> tuple[Verdict, str]:
+    """The verdict where something may be worse by less than a margin."""
+    margin, high = amount(-part.null, part.unit), amount(estimate.high, part.unit)
+    if estimate.high < part.null:
+        return "not supported", f"The interval ends at {high}, a loss of more than {margin}."
+    said = f"p = {_rounded(p)} {about} of a loss of {margin} or more"
+    if p < ALPHA:
+        return "supported", f"{said}."
+    found = amount(estimate.detectable, part.unit)
+    return (
+        "inconclusive",
+        f"{said}; this grid would rule it out where the true difference is {found} or better.",
+    )
 
 
 def _rounded(p: float) -> str:
@@ -111,13 +137,13 @@ def _claim(claim: Claim, judged: Sequence[Comparison]) -> ClaimResult:
 def _domain(name: str, comparisons: list[Comparison]) -> DomainVerdict:
     ordered = sorted(comparisons, key=lambda part: not part.primary)
     primary = [part for part in ordered if part.primary]
+    if len(primary) == 1:
+        return DomainVerdict(name, primary[0].verdict, primary[0].reason, ordered)
     counts = [
         f"{found} {word}" for word in _ORDER if (found := sum(part.verdict == word for part in primary))
     ]
-    of = f"Of {len(primary)} primary comparisons" if len(primary) > 1 else "Of 1 primary comparison"
-    return DomainVerdict(
-        name, _weakest([part.verdict for part in primary]), f"{of}: {', '.join(counts)}.", ordered
-    )
+    reason = f"Of {len(primary)} primary comparisons: {', '.join(counts)}."
+    return DomainVerdict(name, _weakest([part.verdict for part in primary]), reason, ordered)
 
 
 def _weakest(verdicts: Sequence[Verdict]) -> Verdict:

@@ -57,7 +57,7 @@ class Estimate:
         low: lower end of the 95 % interval.
         high: upper end.
         error: standard error of ``mean``, from seeds and examples together.
-        p: one-sided, of no effect or one against the claim.
+        p: one-sided, of the effect that has to be ruled out, mostly none, or one further against the claim.
         holm: ``p`` after Holm's correction; None for secondary comparisons.
         effect: Cohen's dz, mean over standard deviation of the repetitions; None where they are all equal.
         detectable: the smallest effect that a grid such as this would call supported in 8 of 10 repetitions.
@@ -87,6 +87,7 @@ class Comparison:
         unit: of every number here.
         delta: smallest effect of interest, fixed beforehand.
         primary: whether the verdict rests on it; the others only stand beside it.
+        null: effect that has to be ruled out: 0, or the margin of what may be lost, which is then ``delta`` too.
         verdict: for secondary comparisons what it would be alone, without correction and without weight.
         reason: of the verdict, one sentence.
         samples: one for each repetition.
@@ -104,6 +105,7 @@ class Comparison:
     reason: str
     samples: list[Sample] = field(default_factory=list)
     estimate: Estimate | None = None
+    null: float = 0.0
 
     @property
     def runs(self) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mmattn.report.claims.hypotheses import SENSES
+from mmattn.report.claims.hypotheses import CORE, SENSES, Trunks
 from mmattn.report.claims.judge import judge
 from mmattn.report.claims.results import Comparison, Judgement
 from mmattn.report.measures import Measures
@@ -28,7 +28,7 @@ _SPREADS = {
     "pairs": 0.6,
     "pruning": 1.2,
 }
-_ACCURACIES = ("attention-uniform", "attention-convolution", "4-1")
+_ACCURACIES = ("attention-uniform", "attention-convolution", "4-1", "joint-separate")
 _TIMES = (("loop", "fused"), ("lstm", "attention"), ("gru", "attention"))
 
 
@@ -63,13 +63,15 @@ def simulate(
     Args:
         design: of the grid.
         rng: all chance comes from it.
-        effects: true effect by id of the comparison, in its unit; 0 for what is not named.
+        effects: true effect by id of the comparison, in its unit; for what is not named the one that has to be ruled
+            out, which mostly is none.
 
     Raises:
         ValueError: if an effect would need an accuracy outside (0, 1).
     """
     planted = dict(effects or {})
     measures = [run for domain in SENSES for run in _domain(design, rng, domain, planted)]
+    measures += _joint(design, rng, planted)
     measures.append(_speed(design, rng, planted))
     return [StoredRun(f"{run.domain}-{run.arm}-{run.seed}", None, run) for run in measures]
 
@@ -102,6 +104,27 @@ def _domain(
         for arm, points in behind.items()
         for seed, text in enumerate(_answers(design, rng, hard, design.accuracy - points / 100))
     ]
+
+
+def _joint(design: Design, rng: np.random.Generator, planted: Mapping[str, float]) -> list[Measures]:
+    """One trunk, and one of each sense's own beside it, which is better by the margin where nothing is planted."""
+    one: list[dict[str, str]] = [{} for _ in range(design.seeds)]
+    out = []
+    (plan,) = (plan for plan in CORE.plans if plan.primary)
+    assert isinstance(plan.measure, Trunks)
+    for sense in SENSES:
+        hard = rng.standard_normal(design.examples)
+        points = planted.get(f"core/{sense}/{plan.key}", plan.null)
+        for seed, text in enumerate(_answers(design, rng, hard, design.accuracy)):
+            one[seed][sense] = text
+        for seed, text in enumerate(_answers(design, rng, hard, design.accuracy - points / 100)):
+            out.append(_asked(plan.measure.arms(sense)[1], seed, {sense: text}))
+    return [_asked("joint", seed, correct) for seed, correct in enumerate(one)] + out
+
+
+def _asked(arm: str, seed: int, correct: dict[str, str]) -> Measures:
+    test = " ".join(f"{sense}=simulated" for sense in correct)
+    return Measures("joint", arm, seed, test=test, correct=correct, standard=next(iter(correct)))
 
 
 def _seeds(design: Design, rng: np.random.Generator, spread: float) -> NDArray[np.float64]:
@@ -202,7 +225,7 @@ def calibrate(design: Design, grids: int = 200, seed: int = 0, most: float = 70.
         null = judge(simulate(design, np.random.default_rng([seed, index, 0])))
         primary = _primary(null)
         false += any(part.verdict == "supported" for part in primary)
-        null_hits += [_holds(part, 0.0) for part in primary]
+        null_hits += [_holds(part, part.null) for part in primary]
         sizes = {part.id: part.estimate.detectable for part in primary if part.estimate is not None}
         sizes = {key: min(size, most) if _limited(key) else size for key, size in sizes.items()}
         after = judge(simulate(design, np.random.default_rng([seed, index, 1]), sizes))

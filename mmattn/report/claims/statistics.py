@@ -126,13 +126,14 @@ def _resampled(by_example: Array, mean: float) -> Array:
     return errors
 
 
-def one_sided_p(spread: Spread) -> float:
-    """Probability of a mean this high where there is no effect."""
+def one_sided_p(spread: Spread, null: float = 0.0) -> float:
+    """Probability of a mean this high where the effect is ``null``."""
+    above = spread.mean - null
     if spread.example == 0:
-        return float(special.stdtr(spread.degrees, -spread.mean / spread.error))
+        return float(special.stdtr(spread.degrees, -above / spread.error))
     z = np.linspace(-8, 8, 801)
     weights = np.exp(-(z**2) / 2)
-    t = (spread.mean - np.sqrt(spread.example) * z) / np.sqrt(spread.seed)
+    t = (above - np.sqrt(spread.example) * z) / np.sqrt(spread.seed)
     return float(special.stdtr(spread.degrees, -t) @ weights / weights.sum())
 
 
@@ -168,7 +169,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def detectable(spread: Spread, family: int, delta: float) -> float:
+def detectable(spread: Spread, family: int, delta: float, null: float = 0.0) -> float:
     """The smallest effect that a grid of this size and spread would call supported in 8 of 10 repetitions.
 
     It is planned for the hardest place in Holm's order, ``ALPHA / family``. Because so few seeds tell their own
@@ -178,6 +179,7 @@ def detectable(spread: Spread, family: int, delta: float) -> float:
         spread: as observed.
         family: number of comparisons that the correction counts.
         delta: what the estimate has to reach as well.
+        null: effect that has to be ruled out.
     """
     # steps of a half keep the draws of many comparisons in few tables
     chi, again, luck = _planning(np.floor(2 * spread.degrees) / 2)
@@ -185,7 +187,7 @@ def detectable(spread: Spread, family: int, delta: float) -> float:
     t, z = special.stdtrit(spread.degrees, 1 - ALPHA / family), special.ndtri(1 - ALPHA / family)
     # Howe's approximation of the quantile of the sum of the two parts
     threshold = np.sqrt(t**2 * true * again + z**2 * spread.example)
-    needed = np.maximum(threshold, delta) + np.sqrt(true + spread.example) * luck
+    needed = np.maximum(threshold + null, delta) + np.sqrt(true + spread.example) * luck
     return float(np.quantile(needed, _PLANNED))
 
 
