@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explore": {"observation"},
     "inference": {
         "adapters", "attention", "builders", "conformer", "decoder", "dropout", "encoder", "explore", "heads",
-        "language", "observation", "positions", "recognition", "tokens", "translation", "vit",
+        "language", "observation", "positions", "recognition", "report", "tokens", "translation", "vit",
     },
     "__main__": {"inference"},
     "report": {"explore"},

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         "--standard",
         type=Path,
         default=Path("runs/standard"),
-        help="folder of the standard report, finished or not",
+        help="folder of the standard report; what is missing there is done",
     )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
@@ -119,6 +119,7 @@ def kills_bars(folder: Path) -> list[Bar]:
 
 def standard_bars(folder: Path) -> list[Bar]:
     """How long the runs of the standard grid took together, over as many cores as they shared."""
+    status = compare.main(["run", "--config", "standard", "--out", str(folder)])
     asked = folder / "runs" / "grid.json"
     names = json.loads(asked.read_text())["runs"] if asked.exists() else []
     jobs = [folder / "runs" / name / "job.json" for name in names]
@@ -134,7 +135,8 @@ def standard_bars(folder: Path) -> list[Bar]:
             STANDARD_MINUTES,
             False,
             f"{len(done)} of {len(names)} runs are there",
-        )
+        ),
+        Bar("standard: exit status", status, 0, at_least=False),
     ]
 
 

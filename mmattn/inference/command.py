@@ -1,4 +1,4 @@
-"""``mmattn``: export a checkpoint, predict with it, and look into it."""
+"""``mmattn``: export a checkpoint, predict with it, look into it, and report on runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``mmattn export``, ``mmattn predict`` or ``mmattn explore``.
+    """Run ``mmattn export``, ``mmattn predict``, ``mmattn explore`` or ``mmattn report``.
 
     Args:
         argv: the arguments; ``None`` takes those of the process.
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mmattn", description="Use what was trained.", allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="{export,predict,explore}")
+    commands = parser.add_subparsers(required=True, metavar="{export,predict,explore,report}")
     prepared = _Parser(add_help=False)
     group = prepared.add_argument_group("pictures, where a checkpoint does not say how they were prepared")
     group.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean of each channel, in 0..1")
@@ -103,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
         "--device", default="auto", help="cpu, cuda, ... (default: auto, cuda if there is one)"
     )
     three.set_defaults(run=_explore)
+
+    four = commands.add_parser(
+        "report", help="folders of runs -> the cross-domain report", allow_abbrev=False,
+        description="Write index.html, report.md, report.json and CSV files of the runs of a grid.",
+    )  # fmt: skip
+    four.add_argument("runs", type=Path, nargs="+", help="folders of runs, of several machines perhaps")
+    four.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
+    four.set_defaults(run=_report)
     return parser
 
 
@@ -153,6 +161,13 @@ def _explore(args: argparse.Namespace) -> int:
         exploring.write(found, args.out, args.model.name)
         print(f"{args.out}: {len(found)} explored, {args.out.stat().st_size / 1e6:.1f} MB")
     return _reported(problems)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from mmattn.report import write_report  # only now: the others need none of its libraries
+
+    print(write_report(args.runs[0], args.out, *args.runs[1:]))
+    return 0
 
 
 def _nothing(inputs: Inputs, problems: list[Source], given: list[str]) -> str:

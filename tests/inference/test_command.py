@@ -191,7 +191,7 @@ def test_nothing_found_is_one_sentence(
             ["predict", "MODEL", "x", "--longer-side", "a"],
             "error: argument --longer-side: it must be at least 1",
         ),
-        ([], "error: the following arguments are required: {export,predict,explore}"),
+        ([], "error: the following arguments are required: {export,predict,explore,report}"),
     ],
 )
 def test_errors_are_one_sentence(

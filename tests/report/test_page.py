@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 pytest.importorskip("jinja2")
 
 from mmattn.explore import save
+from mmattn.inference.command import main as mmattn_command
 from mmattn.report import drawings, tables, views, words, write_report
 from mmattn.report.__main__ import main
 from mmattn.report.contents import Report, contents
@@ -175,19 +177,28 @@ def test_equal_runs_give_equal_bytes(made_up_runs: Path, tmp_path: Path) -> None
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
+def as_subcommand(argv: list[str]) -> int:
+    """``mmattn report`` with ``argv``."""
+    return mmattn_command(["report", *argv])
+
+
+@pytest.mark.parametrize("command", [main, as_subcommand])
 def test_command_writes_the_report_of_several_folders(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, domain in enumerate(("vision", "text")):
         write_runs(tmp_path / f"m{seed}", 2, ("attention", "uniform"), (domain,), 50)
-    assert main([str(tmp_path / "m0"), str(tmp_path / "m1"), "--out", str(tmp_path / "out")]) == 0
+    assert command([str(tmp_path / "m0"), str(tmp_path / "m1"), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
     read = Report.load(tmp_path / "out" / "report.json")
     assert {run.domain for run in read.runs} == {"vision", "text", "joint", "speed"}
 
 
-def test_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+@pytest.mark.parametrize("command", [main, as_subcommand])
+def test_command_says_what_is_wrong(
+    command: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "must hold at least one measures.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
