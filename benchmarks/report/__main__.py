@@ -1,4 +1,7 @@
-"""``python -m benchmarks.report``: the cross-domain report in its time, right, readable, hard to kill, reproduced."""
+"""``python -m benchmarks.report``: the cross-domain report in its time, right, readable, hard to kill, reproduced.
+
+The standard grid is made first time it is asked for: up to two hours, which may be interrupted.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ TOPICS = ("quick", "page", "verify", "statistics", "kills", "standard")
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and conclude."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=TOPICS, default=list(TOPICS))
     parser.add_argument(
         "--quick",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from mmattn.report.names import arm_order, domain_order
@@ -27,7 +27,7 @@ class Accuracy:
         arm: of the runs.
         plain: accuracy without distractors; None where not measured.
         standard: accuracy at the standard level.
-        level: number of distractors at the standard level, as text.
+        level: number of distractors at the standard level, as text; empty for joint runs.
         examples: size of the test set.
         seeds: how many there are.
         parameters: trainable ones, the mean; None without records.
@@ -96,7 +96,7 @@ def accuracies(runs: list[StoredRun]) -> list[Accuracy]:
 
 
 def trunks(runs: list[StoredRun]) -> list[Accuracy]:
-    """One row for each kind of joint run in each sense, where ``level`` is the sense; likewise in order."""
+    """One row for each kind of joint run in each sense, in order; ``parameters`` are those of its trunk."""
     found: dict[tuple[str, str], list[StoredRun]] = {}
     for run in runs:
         if run.measures.domain == "joint":
@@ -104,4 +104,11 @@ def trunks(runs: list[StoredRun]) -> list[Accuracy]:
                 kind = run.measures.arm.removesuffix(f"_{sense}")
                 found.setdefault((sense, kind), []).append(run)
     order = sorted(found, key=lambda key: (domain_order(key[0]), arm_order(key[1])))
-    return [_row(sense, kind, found[sense, kind], sense) for sense, kind in order]
+    return [
+        replace(
+            _row(sense, kind, found[sense, kind], sense),
+            level="",
+            parameters=found[sense, kind][0].measures.values.get("trunk/parameters"),
+        )
+        for sense, kind in order
+    ]

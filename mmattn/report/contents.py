@@ -12,6 +12,7 @@ from mmattn.report.accuracy import Accuracy, accuracies, trunks
 from mmattn.report.claims.results import Judgement
 from mmattn.report.figures import Figure
 from mmattn.report.focus import Focus, focus
+from mmattn.report.measures import Measures
 from mmattn.report.names import arm_order, domain_order
 from mmattn.report.runs import StoredRun
 
@@ -69,7 +70,7 @@ class Report:
         title: of the page.
         judgement: claims with their verdicts and comparisons.
         accuracies: of each arm.
-        trunks: of each kind of joint run in each sense.
+        trunks: of each kind of joint run in each sense; ``level`` is empty, ``parameters`` are those of a trunk.
         focus: of the attention models.
         figures: by claim; those of ``""`` stand with the runs.
         data: of each domain.
@@ -103,11 +104,16 @@ def _texts(values: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in sorted(values.items()) if value is not None}
 
 
+def _standard(measures: Measures) -> str | None:
+    """The level of the verdicts; a joint run that is asked in several senses has none of its own."""
+    return None if measures.domain == "joint" and len(measures.correct) > 1 else measures.standard
+
+
 def _row(run: StoredRun) -> RunRow:
     measures, record = run.measures, run.record
     plain, standard = (
-        answers.count("1") / len(answers) if (answers := measures.correct.get(level)) else None
-        for level in ("0", measures.standard)
+        answers.count("1") / len(answers) if (answers := measures.correct.get(level or "")) else None
+        for level in ("0", _standard(measures))
     )
     return RunRow(
         path=run.path,
@@ -131,7 +137,8 @@ def _row(run: StoredRun) -> RunRow:
 def _data(runs: list[StoredRun]) -> list[DataRow]:
     out: dict[str, DataRow] = {}
     for run in runs:
-        if run.record is not None and run.measures.domain not in out:
+        # joint runs take those of the senses
+        if run.record is not None and run.measures.domain not in (*out, "joint"):
             data = run.record.data
             out[run.measures.domain] = DataRow(
                 run.measures.domain,

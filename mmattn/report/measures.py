@@ -41,9 +41,9 @@ class Measures:
         seed: of the run.
         test: digest of the test sets; runs of equal digest answer the same questions in the same order. Where levels
             are sets of their own, ``level=digest`` of each with spaces between them; see :meth:`questions`.
-        correct: for each level (number of distractors, as text; ``"0"`` is plain) a string of ``0`` and ``1``, one
-            for each test example in order.
-        standard: the level that verdicts are about, a key of ``correct``.
+        correct: for each level (number of distractors, as text; ``"0"`` is plain; of joint runs the sense) a string
+            of ``0`` and ``1``, one for each test example in order.
+        standard: the level that verdicts are about, a key of ``correct``; of joint runs the first sense.
         values: one number for a name, such as ``focus/log_ratio``.
         curves: points ``[x, y]`` for a name, such as ``deletion/attention``.
         heads: one entry for each head.

@@ -90,6 +90,7 @@ def _context(report: Report) -> dict[str, Any]:
         "facts": views.facts(report),
         "grid": views.grid(report.accuracies),
         "trunks": views.grid(report.trunks),
+        "trunk_sizes": {row.arm: row.parameters for row in report.trunks},
         "levels": views.levels(report.accuracies),
         "domains_said": views.domains_said(report),
         "warned": len(report.judgement.warnings) + len(report.failed),

@@ -60,12 +60,15 @@ def load_runs(folder: str | Path, *more: str | Path) -> list[StoredRun]:
 
 
 def unmeasured(folder: str | Path, *more: str | Path) -> list[str]:
-    """Paths of the runs that have a record and no measures, named as :func:`load_runs` would."""
+    """Paths of the runs that have a record and no measures, named as :func:`load_runs` would.
+
+    Records in a folder of a measured run, as a training leaves them in a log folder of its own, are part of it.
+    """
     return sorted(
         _name(file.parent, Path(root), bool(more))
         for root in (folder, *more)
         for file in Path(root).rglob("record.json")
-        if not file.with_name("measures.json").exists()
+        if not any((place / "measures.json").exists() for place in (file.parent, file.parent.parent))
     )
 
 
@@ -160,10 +163,11 @@ def _tests(runs: list[StoredRun]) -> Iterable[str]:
                     run.measures.questions(level) if own else f"{run.measures.test} {run.measures.standard}"
                 )
                 by_level.setdefault(level, {}).setdefault(asked, []).append(run)
-        for found in by_level.values():
+        for level, found in by_level.items():
             if len(found) > 1:
                 shown = [f"{one[0].path} and {len(one) - 1} more" for one in found.values()]
-                yield f"The runs in {domain} answered different tests: {_short(shown)}."
+                tests = f"tests in {level}" if level else "tests"
+                yield f"The runs in {domain} answered different {tests}: {_short(shown)}."
 
 
 def _networks(runs: list[StoredRun]) -> Iterable[str]:

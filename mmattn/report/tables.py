@@ -6,6 +6,7 @@ import csv
 import io
 from typing import Any
 
+from mmattn.report.accuracy import Accuracy
 from mmattn.report.contents import Report
 from mmattn.report.figures import Figure, Panel
 
@@ -31,6 +32,7 @@ def comparisons(report: Report) -> Rows:
                 "high": found and found.high,
                 "error": found and found.error,
                 "smallest_that_counts": part.delta,
+                "ruled_out": part.null,
                 "p": found and found.p,
                 "p_holm": found and found.holm,
                 "effect_dz": found and found.effect,
@@ -45,9 +47,18 @@ def comparisons(report: Report) -> Rows:
 
 
 def accuracies(report: Report) -> Rows:
-    """One row for each arm of each domain, and for each kind of joint run in each sense; fractions."""
+    """One row for each arm of each domain; fractions."""
+    return _accuracies(report.accuracies)
+
+
+def trunks(report: Report) -> Rows:
+    """One row for each kind of joint run in each sense, likewise; parameters are those of a trunk."""
+    return _accuracies(report.trunks)
+
+
+def _accuracies(found: list[Accuracy]) -> Rows:
     rows = []
-    for row in report.accuracies + report.trunks:
+    for row in found:
         rows.append(
             {
                 "domain": row.domain,
@@ -141,6 +152,7 @@ def files(report: Report) -> dict[str, str]:
     return {
         "comparisons.csv": to_csv(comparisons(report)),
         "accuracies.csv": to_csv(accuracies(report)),
+        "trunks.csv": to_csv(trunks(report)),
         "figures.csv": to_csv(points(report)),
         "runs.csv": to_csv(runs(report)),
     }

@@ -14,6 +14,7 @@ from tasks.compare.executors.base import Event
 from tasks.compare.jobs import Job
 
 _FAILURES_DRAWN = 5  # a table that is higher than the terminal cannot be drawn over
+_INDENT = " " * 10
 _SIGNS = {"waiting": "·", "running": ">", "done": "=", "failed": "!"}
 
 
@@ -166,27 +167,27 @@ class Progress:
         return shown + ([f"  and {len(failed) - most} more failed"] if len(failed) > most else [])
 
     def _table(self, width: int) -> list[str]:
-        """A sign for each seed, by domain and arm; nothing where it is too wide."""
-        domains = list(dict.fromkeys(run.job.domain for run in self.runs.values()))
-        arms = list(dict.fromkeys(run.job.arm for run in self.runs.values()))
-        cells = {
-            (domain, arm): "".join(
-                _SIGNS[run.state]
-                for run in self.runs.values()
-                if (run.job.domain, run.job.arm) == (domain, arm)
-            )
-            for domain in domains
-            for arm in arms
-        }
-        sizes = {arm: max([len(arm), *(len(cells[domain, arm]) for domain in domains)]) for arm in arms}
-        if 10 + sum(size + 2 for size in sizes.values()) > width:
-            return []
-        head = " " * 10 + "  ".join(f"{arm:{sizes[arm]}}" for arm in arms)
-        rows = [
-            f"  {domain:8}" + "  ".join(f"{cells[domain, arm]:{sizes[arm]}}" for arm in arms)
-            for domain in domains
-        ]
-        return [line.rstrip() for line in (head, *rows)]
+        """A sign for each seed, by domain and arm: domains of the same arms together, wide tables in pieces."""
+        cells: dict[str, dict[str, str]] = {}
+        for run in self.runs.values():
+            row = cells.setdefault(run.job.domain, {})
+            row[run.job.arm] = row.get(run.job.arm, "") + _SIGNS[run.state]
+        together: dict[tuple[str, ...], list[str]] = {}
+        for domain, row in cells.items():
+            together.setdefault(tuple(sorted(row)), []).append(domain)
+        lines = []
+        for domains in together.values():
+            sizes = {
+                arm: max(len(arm), *(len(cells[domain][arm]) for domain in domains))
+                for arm in cells[domains[0]]
+            }
+            for arms in _pieces(sizes, width - len(_INDENT) - 1):
+                lines.append(_INDENT + "  ".join(f"{arm:{sizes[arm]}}" for arm in arms))
+                lines += [
+                    f"  {domain:8}" + "  ".join(f"{cells[domain][arm]:{sizes[arm]}}" for arm in arms)
+                    for domain in domains
+                ]
+        return [line.rstrip() for line in lines]
 
     def _draw(self, lines: list[str]) -> None:
         back = f"\x1b[{self._drawn}A" if self._drawn else ""
@@ -201,6 +202,19 @@ class Progress:
         counts = Counter(run.state for run in self.runs.values())
         said = f"{counts['done']} of {len(self.runs)} runs are there"
         return said + (f", {counts['failed']} failed" if counts["failed"] else "")
+
+
+def _pieces(sizes: dict[str, int], width: int) -> list[list[str]]:
+    """Columns in their order, as many side by side as fit a width, at least one."""
+    pieces: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if room < size or not pieces:
+            pieces.append([])
+            room = width
+        pieces[-1].append(name)
+        room -= size + 2
+    return pieces
 
 
 def duration(seconds: float) -> str:

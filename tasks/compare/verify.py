@@ -30,7 +30,7 @@ class Check:
 
     Attributes:
         run: name of the run.
-        number: ``accuracy/<distractors>``, or a name of :class:`mmattn.report.measures.Measures`'s values.
+        number: ``accuracy/<level>``, or a name of :class:`mmattn.report.measures.Measures`'s values.
         recorded: as in the report.
         again: as made now.
         interval: in which it must lie where it is not the same.

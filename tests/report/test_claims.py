@@ -212,10 +212,15 @@ def trunks(seeds: int = 4, n: int = 200, **right: float) -> list[StoredRun]:
 @pytest.mark.parametrize(
     ("own", "n", "verdict", "said"),
     [
-        (0.9, 2000, "supported", "after Holm's correction of a loss of 2.0 points or more."),
+        (
+            0.9,
+            2000,
+            "supported",
+            "A loss of 2.0 points or more is ruled out (p = 0.0001 or less after Holm's",
+        ),
         (0.99, 2000, "not supported", "a loss of more than 2.0 points."),
-        (0.915, 200, "inconclusive", "this grid would rule it out where the true difference is"),
-        (0.85, 2000, "supported", "after Holm's correction of a loss of 2.0 points or more."),
+        (0.915, 200, "inconclusive", "this grid would do so where the true difference is"),
+        (0.85, 2000, "supported", "A loss of 2.0 points or more is ruled out"),
     ],
 )
 def test_a_trunk_may_be_behind_by_less_than_a_margin(own, n, verdict, said):
@@ -225,6 +230,17 @@ def test_a_trunk_may_be_behind_by_less_than_a_margin(own, n, verdict, said):
     assert part.estimate.mean == pytest.approx(100 * (0.9 - own))
     assert part.null == part.delta == -2.0
     assert part.samples[0].runs == ["joint-joint-0", "joint-separate_vision-0"]
+
+
+@pytest.mark.parametrize(("linear", "verdict"), [(0.8, "supported"), (0.95, "inconclusive")])
+def test_being_no_worse_than_what_did_not_learn_says_nothing(linear, verdict):
+    runs = [*trunks(n=2000, separate_vision=0.9), run("vision", "linear", 0, linear)]
+    part = find(judge(runs), "core/vision/joint-separate")
+    assert part.verdict == verdict
+    if verdict == "inconclusive":
+        assert part.reason == (
+            "What it is set beside lies 5.0 points behind a linear model, so that being no worse says nothing."
+        )
 
 
 def test_trunks_are_compared_on_the_questions_of_a_sense():

@@ -108,7 +108,7 @@ def test_trunks_have_a_row_in_each_sense(runs: list[StoredRun]) -> None:
     row = found["speech", "separate"]
     assert row.runs == [f"joint-separate_speech-{seed}" for seed in range(3)]
     assert row.standard.low <= row.standard.mean <= row.standard.high
-    assert (row.level, row.examples, row.seeds) == ("speech", 400, 3)
+    assert (row.level, row.examples, row.seeds, row.parameters) == ("", 400, 3, 90_000.0)
 
 
 def test_focus_is_a_mean_over_seeds() -> None:

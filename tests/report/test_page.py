@@ -28,7 +28,7 @@ from tests.report.seen import exploration
 from tests.report.synthetic import record, write_runs
 from tests.report.verdicts import NASTY, judgement
 
-SHEETS = {"accuracies.csv", "comparisons.csv", "figures.csv", "runs.csv", "report.json"}
+SHEETS = {"accuracies.csv", "trunks.csv", "comparisons.csv", "figures.csv", "runs.csv", "report.json"}
 FILES = SHEETS | {"index.html", "report.md"}
 
 
@@ -180,6 +180,28 @@ def test_equal_runs_give_equal_bytes(made_up_runs: Path, tmp_path: Path) -> None
 def as_subcommand(argv: list[str]) -> int:
     """``mmattn report`` with ``argv``."""
     return mmattn_command(["report", *argv])
+
+
+def test_trunks_have_a_table_and_a_margin(made_up_runs: Path, tmp_path: Path) -> None:
+    html = write_report(made_up_runs, tmp_path).read_text(encoding="utf-8")
+    core = html[html.index('<section id="core"') :].partition("</section>")[0]
+    assert "How well each trunk did" in core
+    assert "the loss that has to be ruled out" in core
+    assert 'data-value="-2.0"' in core
+    assert core.count("90.0\N{NO-BREAK SPACE}k") == 3  # of each kind of trunk
+    other = html[html.index('<section id="focus"') :].partition("</section>")[0]
+    assert "How well each trunk did" not in other
+    assert "the smallest difference that counts" in other
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert re.search(r"^\| one trunk for all \| 90.0\sk \| \d\d\.\d", markdown, re.MULTILINE)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "trunks.csv").read_text())))
+    assert {(row["domain"], row["arm"]) for row in rows} == {
+        (sense, kind) for sense in ("vision", "speech", "text") for kind in ("joint", "separate", "third")
+    }
+    read = Report.load(tmp_path / "report.json")
+    assert {row.domain for row in read.data} == {"vision", "speech", "text"}
+    (one,) = [row for row in read.runs if row.path == "joint-joint-0"]
+    assert (one.standard, one.plain) == (None, None)
 
 
 @pytest.mark.parametrize("command", [main, as_subcommand])

@@ -91,8 +91,17 @@ def test_joint_runs_of_different_tests_are_said():
     runs = [StoredRun(each.arm, None, each) for each in (one, same, other)]
     assert oddities(runs[:2]) == []
     assert oddities(runs) == [
-        "The runs in joint answered different tests: joint and 0 more and separate_text and 0 more."
+        "The runs in joint answered different tests in text: joint and 0 more and separate_text and 0 more."
     ]
+
+
+def test_a_record_inside_a_measured_run_is_part_of_it(tmp_path):
+    one = stored()
+    one.record.save(tmp_path / "a" / "record.json")
+    assert unmeasured(tmp_path) == ["a"]
+    one.measures.save(tmp_path / "a" / "measures.json")
+    one.record.save(tmp_path / "a" / "joint-0" / "record.json")
+    assert unmeasured(tmp_path) == []
 
 
 def test_the_first_of_doubles_by_path():

@@ -28,7 +28,7 @@ class Estimated:
     Attributes:
         id: ``<claim>/<domain>/<what>``.
         claim: id of the claim.
-        domain: of the runs.
+        domain: of the verdict.
         plan: what was to be compared.
         evidence: what there was to compare.
         estimate: None where nothing tells how far the repetitions stray.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,13 @@ class Evidence:
         samples: one for each seed or round.
         answers: ``[seeds, examples]`` differences for each test example, -1, 0 or 1, where all runs answered the same
             questions; else None.
+        lead: where no loss is what is asked for, by how much the second arm is ahead of the domain's linear model, in
+            points; None where that is not known.
     """
 
     samples: list[Sample]
     answers: NDArray[np.float64] | None = None
+    lead: float | None = None
 
 
 class Shelf:
@@ -88,7 +92,21 @@ def _answers(measure: Answers, domain: str, shelf: Shelf) -> Evidence:
             for run, level, text in zip(pair, levels, texts, strict=True)
         }
         rows.append(one - other)
-    return Evidence(samples, np.stack(rows) if len(tests) == 1 else None)
+    lead = _lead(domain, list(shelf.arm(JOINT, second).values()), shelf) if joint else None
+    return Evidence(samples, np.stack(rows) if len(tests) == 1 else None, lead)
+
+
+def _lead(sense: str, runs: Sequence[StoredRun], shelf: Shelf) -> float | None:
+    """Points by which joint runs are ahead of the linear model of a sense, which answers scenes of the same kind."""
+    linear = [run.measures for run in shelf.arm(sense, "linear").values() if run.measures.correct]
+    own = [_share(run.measures.correct[sense]) for run in runs]
+    if not linear or not own:
+        return None
+    return 100.0 * (fmean(own) - fmean(_share(each.correct[each.standard]) for each in linear))
+
+
+def _share(answers: str) -> float:
+    return answers.count("1") / len(answers)
 
 
 def _values(measure: Values, domain: str, shelf: Shelf, scale: float) -> Evidence:

@@ -64,11 +64,11 @@ def _judged(part: Estimated) -> Comparison:
         estimate=part.estimate,
         null=plan.null,
     )
-    verdict, reason = _verdict(draft)
+    verdict, reason = _verdict(draft, part.evidence.lead)
     return replace(draft, verdict=verdict, reason=reason)
 
 
-def _verdict(part: Comparison) -> tuple[Verdict, str]:
+def _verdict(part: Comparison, lead: float | None) -> tuple[Verdict, str]:
     """The verdict on a comparison and why, in one sentence."""
     if not part.samples:
         return "not measured", "No run of this grid measures it."
@@ -83,7 +83,7 @@ def _verdict(part: Comparison) -> tuple[Verdict, str]:
     p = estimate.p if estimate.holm is None else estimate.holm
     about = "after Holm's correction" if part.primary else "alone"
     if part.null:
-        return _within_margin(part, estimate, p, about)
+        return _within_margin(part, estimate, p, about, lead)
     delta, high = amount(part.delta, part.unit), amount(estimate.high, part.unit)
     if estimate.high < part.delta:
         return (
@@ -98,18 +98,23 @@ def _verdict(part: Comparison) -> tuple[Verdict, str]:
     return "inconclusive", f"p = {_rounded(p)} {about}; this grid would find {found} or more."
 
 
-def _within_margin(part: Comparison, estimate: Estimate, p: float, about: str) -> tuple[Verdict, str]:
+def _within_margin(
+    part: Comparison, estimate: Estimate, p: float, about: str, lead: float | None
+) -> tuple[Verdict, str]:
     """The verdict where something may be worse by less than a margin."""
     margin, high = amount(-part.null, part.unit), amount(estimate.high, part.unit)
     if estimate.high < part.null:
         return "not supported", f"The interval ends at {high}, a loss of more than {margin}."
-    said = f"p = {_rounded(p)} {about} of a loss of {margin} or more"
+    if lead is not None and lead <= 0:
+        behind = f"What it is set beside lies {amount(-lead, part.unit)} behind a linear model"
+        return "inconclusive", f"{behind}, so that being no worse says nothing."
     if p < ALPHA:
-        return "supported", f"{said}."
+        return "supported", f"A loss of {margin} or more is ruled out (p = {_rounded(p)} {about})."
     found = amount(estimate.detectable, part.unit)
+    open_yet = f"A loss of {margin} or more is not ruled out (p = {_rounded(p)} {about})"
     return (
         "inconclusive",
-        f"{said}; this grid would rule it out where the true difference is {found} or better.",
+        f"{open_yet}; this grid would do so where the true difference is {found} or better.",
     )
 
 

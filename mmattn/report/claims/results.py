@@ -60,7 +60,7 @@ class Estimate:
         p: one-sided, of the effect that has to be ruled out, mostly none, or one further against the claim.
         holm: ``p`` after Holm's correction; None for secondary comparisons.
         effect: Cohen's dz, mean over standard deviation of the repetitions; None where they are all equal.
-        detectable: the smallest effect that a grid such as this would call supported in 8 of 10 repetitions.
+        detectable: the smallest true effect that a grid such as this would call supported in 8 of 10 repetitions.
         examples: number of test examples that all runs share; 0 where only a number for each run is known.
     """
 
@@ -85,7 +85,7 @@ class Comparison:
         domain: ``vision``, ``speech``, ``text``, ``speed``, ...
         words: what is compared, such as ``attention − uniform: accuracy among distractors``.
         unit: of every number here.
-        delta: smallest effect of interest, fixed beforehand.
+        delta: smallest effect of interest, or the loss that has to be ruled out, fixed beforehand.
         primary: whether the verdict rests on it; the others only stand beside it.
         null: effect that has to be ruled out: 0, or the margin of what may be lost, which is then ``delta`` too.
         verdict: for secondary comparisons what it would be alone, without correction and without weight.

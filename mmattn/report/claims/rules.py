@@ -5,7 +5,8 @@ RULES = [
         "A comparison is supported when its p-value after Holm's correction is below 0.05 and the estimate "
         "reaches the smallest effect of interest; it is not supported when the whole 95 % interval lies "
         "below that effect; in between it is inconclusive. Where the claim is that something costs less than "
-        "a margin, that margin takes the place of no effect and of the smallest effect of interest."
+        "a margin, that margin takes the place of no effect and of the smallest effect of interest; and what it is "
+        "set beside has to be ahead of the linear model, since being no worse than what learned nothing says nothing."
     ),
     (
         "Holm's correction counts the primary comparisons of all claims and domains together, because a "

@@ -15,6 +15,7 @@ pytest.importorskip("espeakng_loader")
 from benchmarks.report.kills import results
 from mmattn.report.measures import Measures
 from mmattn.report.records import RunRecord
+from mmattn.report.runs import unmeasured
 from tasks.compare.jobs import Job
 from tasks.compare.store import RunFolder
 from tasks.compare.worker import execute
@@ -62,6 +63,7 @@ def test_joint_and_separate_runs_answer_the_same_questions(alone):
 
 
 def test_every_run_has_its_record(alone):
+    assert unmeasured(alone) == []
     for arm in ("joint", "separate_vision"):
         record = RunRecord.load(alone / f"joint-{arm}-0" / "record.json")
         assert (record.domain, record.arm, record.seed, len(record.epochs)) == ("joint", arm, 0, EPOCHS)

@@ -7,6 +7,7 @@ import io
 import pytest
 
 from tasks.compare.executors import Event
+from tasks.compare.grid import Grid
 from tasks.compare.jobs import Job
 from tasks.compare.progress import Progress, duration
 
@@ -60,6 +61,26 @@ def test_the_table_has_a_sign_for_each_seed():
     assert lines[5].split() == ["vision-attention-1", "25", "%", "1", "min", "02", "s"]
     assert lines[6].split() == ["text-mlp-1", "failed:", "ValueError:", "no"]
     assert all(len(line) < 30 for line in shown.lines(65.0, 30))
+
+
+def test_a_wide_table_stands_in_pieces():
+    jobs = [*JOBS, *(Job("joint", arm, 0) for arm in ("joint", "separate_vision", "separate_speech"))]
+    shown = Progress(jobs, places=2, stream=io.StringIO(), now=0.0)
+    shown.hear(Event("done", "joint-separate_speech-0", 3.0), 3.0)
+    rows = [line.split() for line in shown.standing(36)[2:]]
+    assert rows == [
+        ["attention", "mlp"], ["vision", "··", "··"], ["text", "··", "··"],
+        ["joint", "separate_vision"], ["joint", "·", "·"], ["separate_speech"], ["joint", "="],
+    ]  # fmt: skip
+    assert max(map(len, shown.standing(36)[2:])) <= 36
+
+
+@pytest.mark.parametrize("config", ["quick", "standard"])
+def test_every_run_of_a_grid_is_in_its_table(config):
+    jobs = Grid.load(config).jobs()
+    table = "\n".join(Progress(jobs, places=2, stream=io.StringIO(), now=0.0).standing(80)[2:])
+    assert table.count("·") == len(jobs)
+    assert max(map(len, table.splitlines())) < 80
 
 
 def test_many_failures_do_not_outgrow_the_terminal():
