@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmattn.explore import Exploration
 from mmattn.explore import load as load_explorations
-from mmattn.report.claims import judge
+from mmattn.report.claims.judge import judge
 from mmattn.report.contents import Report, contents
 from mmattn.report.names import domain_order
 from mmattn.report.runs import load_runs, unmeasured

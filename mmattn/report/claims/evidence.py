@@ -9,6 +9,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from mmattn.report.accuracy import share
 from mmattn.report.claims.hypotheses import JOINT, Answers, Plan, Times, Trunks, Values
 from mmattn.report.claims.results import Sample
 from mmattn.report.runs import CONTROLS, StoredRun, first_runs
@@ -99,14 +100,10 @@ def _answers(measure: Answers, domain: str, shelf: Shelf) -> Evidence:
 def _lead(sense: str, runs: Sequence[StoredRun], shelf: Shelf) -> float | None:
     """Points by which joint runs are ahead of the linear model of a sense, which answers scenes of the same kind."""
     linear = [run.measures for run in shelf.arm(sense, "linear").values() if run.measures.correct]
-    own = [_share(run.measures.correct[sense]) for run in runs]
+    own = [share(run.measures.correct[sense]) for run in runs]
     if not linear or not own:
         return None
-    return 100.0 * (fmean(own) - fmean(_share(each.correct[each.standard]) for each in linear))
-
-
-def _share(answers: str) -> float:
-    return answers.count("1") / len(answers)
+    return 100.0 * (fmean(own) - fmean(share(each.correct[each.standard]) for each in linear))
 
 
 def _values(measure: Values, domain: str, shelf: Shelf, scale: float) -> Evidence:
