@@ -195,6 +195,42 @@ class Tempo(nn.Module):
         return TokenBatch(torch.lerp(frames.values[low], frames.values[high], share), lengths)
 
 
+class EdgeCut(nn.Module):
+    """Cuts frames off both ends of clips at random, as recordings that were trimmed by their level lose weak sounds.
+
+    Many trimmed recordings lack the first or the last consonant: an "s", an "f" or a "t" is no louder than the
+    noise. Each end of each clip is cut with ``probability``, by a share of the clip drawn evenly below ``most``; at
+    least one frame is left.
+
+    Args:
+        most: largest share cut off each end, in [0, 0.5).
+        probability: share of the ends that are cut, in [0, 1].
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(self, most: float = 0.25, probability: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= most < 0.5:
+            raise ValueError(f"most must lie in [0, 0.5): got {most}")
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must lie in [0, 1]: got {probability}")
+        self.most = most
+        self.probability = probability
+
+    def forward(self, frames: TokenBatch) -> TokenBatch:
+        """Log-mel frames ``[T, n_mels]``, packed, to as many shorter clips, in training alone."""
+        if not self.training or not self.most:
+            return frames
+        shares = self.most * torch.rand(2, len(frames)) * (torch.rand(2, len(frames)) < self.probability)
+        first, last = (shares * frames.lengths).long()
+        ids = torch.arange(len(frames)).repeat_interleave(frames.lengths)
+        places = torch.arange(len(ids)) - (frames.lengths.cumsum(0) - frames.lengths)[ids]
+        kept = (first[ids] <= places) & (places < (frames.lengths - last)[ids])
+        return TokenBatch(frames.values[kept.to(frames.device)], frames.lengths - first - last)
+
+
 def _mel(hertz: Tensor) -> Tensor:
     """Natural mels: HTK's scale but for its factor."""
     return torch.log1p(hertz / 700)

@@ -12,7 +12,7 @@ pytest.importorskip("torchaudio")
 pytest.importorskip("lightning")
 
 from mmattn import AudioFrames, TokenBatch, build_encoder
-from tasks.speech.frames import BandGains, BandNormFrames, Tempo, VocalTractWarp
+from tasks.speech.frames import BandGains, BandNormFrames, EdgeCut, Tempo, VocalTractWarp
 from tasks.speech.module import KeywordSpotting
 
 N_MELS = 37
@@ -174,6 +174,27 @@ def test_tempo_resamples_each_clip_between_its_first_and_last_frame():
     assert tempo.eval()(frames) is frames
 
 
+def test_ends_are_cut_off_and_what_is_left_stays_as_it_was():
+    clips = [torch.arange(n, dtype=torch.float32)[:, None].repeat(1, 3) for n in (40, 1, 0, 21)]
+    frames = TokenBatch.from_sequences(clips)
+    cut = EdgeCut(0.3, probability=0.5)
+    starts, stops = [], []
+    for _ in range(400):
+        parts = cut(frames).split()
+        for clip, part in zip(clips, parts, strict=True):
+            left = part.values[:, 0].tolist()
+            assert left == list(range(int(left[0]), int(left[-1]) + 1)) if left else len(clip) == 0
+            assert part.coords[:, 0].tolist() == list(range(len(left)))
+        starts.append(parts[0].values[0, 0].item())
+        stops.append(39 - parts[0].values[-1, 0].item())
+    for cuts in (starts, stops):
+        assert max(cuts) == 11  # the last whole frame below 0.3 of 40
+        assert 0.4 < np.mean(np.array(cuts) == 0) < 0.65  # half, and those cut by less than a frame
+    assert abs(np.corrcoef(starts, stops)[0, 1]) < 0.15  # each end for itself
+    assert EdgeCut(0.3, probability=0.0)(frames).sizes == frames.sizes
+    assert cut.eval()(frames) is frames
+
+
 def test_the_task_changes_frames_in_training_alone():
     adapter = BandNormFrames(12, sample_rate=8000, n_mels=N_MELS)
     task = KeywordSpotting(
@@ -201,6 +222,8 @@ def test_the_task_changes_frames_in_training_alone():
         (lambda: BandGains(-1.0), "deviation must not be negative: got -1.0"),
         (lambda: BandGains(points=1), "points must be at least 2: got 1"),
         (lambda: Tempo(-0.1), "most must not be negative: got -0.1"),
+        (lambda: EdgeCut(0.5), r"most must lie in \[0, 0.5\): got 0.5"),
+        (lambda: EdgeCut(probability=1.1), r"probability must lie in \[0, 1\]: got 1.1"),
     ],
 )
 def test_arguments_are_checked(make, text):
