@@ -65,6 +65,17 @@ def test_what_was_not_run_does_not_hold(tmp_path):
         assert not bar.holds
 
 
+def test_a_figure_holds_only_when_all_seeds_were_run(tmp_path):
+    each = preset("sst2")
+    finish(Run(each, "", 0), tmp_path, 0.9, minutes=2.0)
+    accuracy, time = results.bars([each], [0, 1], tmp_path)
+    assert math.isnan(accuracy.value)
+    assert not accuracy.holds
+    assert accuracy.note == "1 of 2 runs; so far 90"
+    assert (time.holds, time.note) == (False, "1 of 2 runs; so far 2")
+    assert all(bar.holds for bar in results.bars([each], [0], tmp_path))
+
+
 def test_goals_that_must_stay_under_take_the_largest_as_the_worst():
     goal = Goal("test/wer", 1.3, at_least=False, of="worst")
     assert results.figure(goal, {"a": {0: 1.0, 1: 2.0}, "b": {0: 0.5}}) == 1.5

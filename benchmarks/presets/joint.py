@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bars import Bar
+from benchmarks.presets import results
 from tasks.joint import compare
 
 NAME = "joint"
@@ -33,13 +34,10 @@ def bars(seeds: list[int], folder: Path) -> list[Bar]:
     minutes = [sum(run["minutes"].values()) for run in runs]
     shown = ", ".join(f"{sense} {value:+.1f}" for sense, value in points.items() if value is not None)
     title = "one trunk for three senses, at a third of the parameters"
+    ran = len(minutes), len(seeds)
+    behind = -min(known) if complete else math.nan
+    name = f"{title}: points behind separate ones, worst sense"
     return [
-        Bar(
-            f"{title}: points behind separate ones, worst sense",
-            -min(known) if complete else math.nan,
-            BEHIND,
-            False,
-            f"{len(runs)} of {len(seeds)} runs; {shown or 'not run'}",
-        ),
-        Bar(f"{title}: longest run, minutes", max(minutes, default=math.nan), MINUTES, False),
+        results.bar_of(name, behind, BEHIND, False, ran, shown or "not run"),
+        results.bar_of(f"{title}: longest run, minutes", max(minutes, default=math.nan), MINUTES, False, ran),
     ]

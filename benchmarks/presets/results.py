@@ -97,20 +97,33 @@ def figure(goal: Goal, found: dict[str, dict[int, float]]) -> float:
 
 
 def bars(presets: list[Preset], seeds: list[int], folder: Path) -> list[Bar]:
-    """Each goal, and the time of each preset; what was not run does not hold."""
+    """Each goal, and the time of each preset; what was not run with all seeds does not hold."""
     made = []
     for preset in presets:
-        for goal in preset.goals:
-            found = values(preset, goal, seeds, folder)
-            count = sum(map(len, found.values()))
-            note = f"{count} of {len(seeds) * len(found)} runs"
-            name = f"{preset.title}: {goal.of} {goal.metric}, {goal.unit}"
-            made.append(Bar(name, figure(goal, found), goal.limit, goal.at_least, note))
         times = minutes(preset, seeds, folder)
-        made.append(
-            Bar(f"{preset.title}: longest run, minutes", max(times, default=math.nan), preset.minutes, False)
-        )
+        runs = len(times), len(seeds) * len(preset.variants)
+        for goal in preset.goals:
+            value = figure(goal, values(preset, goal, seeds, folder))
+            name = f"{preset.title}: {goal.of} {goal.metric}, {goal.unit}"
+            made.append(bar_of(name, value, goal.limit, goal.at_least, runs))
+        name = f"{preset.title}: longest run, minutes"
+        made.append(bar_of(name, max(times, default=math.nan), preset.minutes, False, runs))
     return made
+
+
+def bar_of(
+    name: str, value: float, limit: float, at_least: bool, runs: tuple[int, int], told: str = ""
+) -> Bar:
+    """A bar of several runs, none of which may lack: how many there are, and how many there should be.
+
+    Until all are there the bar has no value, and its note says what the value is so far.
+    """
+    count, wanted = runs
+    notes = [f"{count} of {wanted} runs", told]
+    if count < wanted:
+        notes.insert(1, "" if math.isnan(value) else f"so far {value:.4g}")
+        value = math.nan
+    return Bar(name, value, limit, at_least, "; ".join(filter(None, notes)))
 
 
 def minutes(preset: Preset, seeds: list[int], folder: Path) -> list[float]:
