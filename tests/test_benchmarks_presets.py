@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import get_type_hints
 
 import pytest
 
@@ -14,6 +15,7 @@ from benchmarks.presets import joint, results
 from benchmarks.presets.__main__ import main
 from benchmarks.presets.presets import PRESETS, Goal, preset
 from benchmarks.presets.results import Run
+from benchmarks.presets.run import named
 
 
 def finish(run: Run, folder, value: float, minutes: float = 1.0) -> None:
@@ -28,6 +30,11 @@ def test_each_preset_names_what_exists():
     for each in PRESETS:
         assert each.path.is_file(), each.config
         assert each.before is None or (results.ROOT / each.before[1]).is_file()
+
+
+def test_each_control_tells_one_share():
+    for each in PRESETS:
+        assert each.control is None or get_type_hints(named(each.control))["return"] is float, each.control
 
 
 def test_every_variant_runs_with_every_seed_and_its_control():

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("sklearn")
 
 from mmattn.training.data import ClassificationData
-from tasks.text.control import linear_control, main
+from tasks.text.control import linear_control, main, scores
 from tasks.text.data.tables import TextSet
 
 CLASSES = ("no", "yes")
@@ -37,14 +37,14 @@ class Marks(ClassificationData):
 
 
 def test_pairs_of_words_are_seen_and_noise_is_not():
-    found = linear_control(Marks(True))
-    assert found.val == found.test == 1.0
-    assert 0.3 < linear_control(Marks(False)).test < 0.7
+    found = scores(Marks(True))
+    assert found.val == found.test == linear_control(Marks(True)) == 1.0
+    assert 0.3 < linear_control(Marks(False)) < 0.7
 
 
 def test_it_repeats_and_leaves_the_random_state_alone():
     state = torch.random.get_rng_state()
-    assert linear_control(Marks(False)) == linear_control(Marks(False))
+    assert scores(Marks(False)) == scores(Marks(False))
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
