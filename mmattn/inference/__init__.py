@@ -2,6 +2,7 @@
 
 from mmattn.inference.bundle import Bundle
 from mmattn.inference.classification import Classification
+from mmattn.inference.ensemble import Ensemble
 from mmattn.inference.inputs import Pictures, Sounds, Texts
 from mmattn.inference.looking import Look
 from mmattn.inference.predictor import Predictor, export, load, open_model
@@ -9,6 +10,7 @@ from mmattn.inference.predictor import Predictor, export, load, open_model
 __all__ = [
     "Bundle",
     "Classification",
+    "Ensemble",
     "Look",
     "Pictures",
     "Predictor",

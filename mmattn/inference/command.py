@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from mmattn.inference.ensemble import Ensemble
 from mmattn.inference.inputs import Inputs
 from mmattn.inference.predictor import export, open_model
 from mmattn.inference.sources import Source, sources
@@ -81,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="files, folders, globs in quotes, or - for lines of standard input (texts or paths)",
     )
+    two.add_argument(
+        "--ensemble", type=Path, nargs="+", default=[], metavar="MODEL",
+        help="further classifiers of the same classes: probabilities are the mean of all",
+    )  # fmt: skip
     two.add_argument("--out", type=Path, help="file to write to (default: standard output)")
     two.add_argument("--top", type=_count, default=5, metavar="N", help="probabilities to give (default: 5)")
     two.add_argument(
@@ -126,7 +131,9 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    predictor = open_model(args.model, _device(args.device), _prepared(args), args.sense)
+    device, prepared = _device(args.device), _prepared(args)
+    models = [open_model(path, device, prepared, args.sense) for path in (args.model, *args.ensemble)]
+    predictor = Ensemble(models) if args.ensemble else models[0]
     problems: list[Source] = []
     found = rows(
         predictor, sources(args.input, predictor.inputs, sys.stdin), problems,

@@ -61,11 +61,11 @@ class Predictor:
         """
         if top < 1:
             raise ValueError(f"top must be at least 1: got {top}")
-        return self._kind.predict(self.model, self._placed(items), self.outputs, top) if items else []
+        return self._kind.predict(self.model, self.placed(items), self.outputs, top) if items else []
 
     def look(self, item: Any) -> Look:
         """Where the model looks in an item."""
-        return self._kind.look(self.model, self._placed([item])[0], self.outputs)
+        return self._kind.look(self.model, self.placed([item])[0], self.outputs)
 
     def draw(self, item: Any, row: Mapping[str, Any] | None = None, path: Path | None = None) -> Figure:
         """Where the model looks in an item, drawn over it.
@@ -83,9 +83,10 @@ class Predictor:
             shown = self.inputs.pixels(path) if path is not None else self.inputs.shown(item)
         with torch.inference_mode():
             said = self.predict([item])[0] if row is None else row
-            return self._kind.draw(self.model, shown, self._placed([item])[0], said, self.outputs)
+            return self._kind.draw(self.model, shown, self.placed([item])[0], said, self.outputs)
 
-    def _placed(self, items: Sequence[Any]) -> list[Any]:
+    def placed(self, items: Sequence[Any]) -> list[Any]:
+        """The items on the model's device."""
         return [item.to(self.device) if isinstance(item, Tensor) else item for item in items]
 
 

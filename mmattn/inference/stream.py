@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mmattn.inference.ensemble import Ensemble
 from mmattn.inference.predictor import Predictor
 from mmattn.inference.sources import Source
 
 
 def rows(
-    predictor: Predictor,
+    predictor: Predictor | Ensemble,
     sources: Iterable[Source],
     problems: list[Source],
     *,
@@ -22,7 +23,7 @@ def rows(
     """A row of plain data for each source that can be read, in their order, as soon as a batch is full.
 
     Args:
-        predictor: an exported model.
+        predictor: an exported model, or several.
         sources: see :func:`mmattn.inference.sources.sources`.
         problems: takes those that cannot be read.
         top: how many classes with their probabilities.
@@ -54,7 +55,11 @@ def rows(
 
 
 def _of_batch(
-    predictor: Predictor, batch: list[tuple[Source, Any]], top: int, attention: Path | None, count: int
+    predictor: Predictor | Ensemble,
+    batch: list[tuple[Source, Any]],
+    top: int,
+    attention: Path | None,
+    count: int,
 ) -> Iterator[dict[str, Any]]:
     found = predictor.predict([item for _, item in batch], top)
     for number, ((source, item), row) in enumerate(zip(batch, found, strict=True), count + 1):

@@ -24,13 +24,7 @@ class ClassificationKind(Kind):
         self, model: Any, items: Sequence[Any], outputs: Mapping[str, Any], top: int
     ) -> list[dict[str, Any]]:
         logits: Tensor = model(items)
-        names = outputs["class_names"]
-        best = logits.softmax(-1).topk(min(top, len(names)))
-        rows = []
-        for shares, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            of_names = {names[index]: round(share, 6) for share, index in zip(shares, indices, strict=True)}
-            rows.append({"label": names[indices[0]], "probabilities": of_names})
-        return rows
+        return rows_of(logits.softmax(-1), outputs["class_names"], top)
 
     def caption(self, row: Mapping[str, Any]) -> str:
         return f"{row['label']}, {row['probabilities'][row['label']]:.0%}"
@@ -49,3 +43,13 @@ class ClassificationKind(Kind):
         example, front = examples.example(model.adapter, inputs), dense.front(model.adapter)
         encoder = dense.encoder(model.encoder, front, example.x, example.one_size)
         return trace(dense.Dense(front, encoder, dense.DenseClassifier(model.head)), model, example, gives)
+
+
+def rows_of(probabilities: Tensor, names: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """Rows of probabilities ``[B, C]``: the label, and the ``top`` classes with their shares, the largest first."""
+    best = probabilities.topk(min(top, len(names)))
+    rows = []
+    for shares, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        of_names = {names[index]: round(share, 6) for share, index in zip(shares, indices, strict=True)}
+        rows.append({"label": names[indices[0]], "probabilities": of_names})
+    return rows
