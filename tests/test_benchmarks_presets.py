@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import get_type_hints
 
 import pytest
+import yaml
 
 pytest.importorskip("lightning")
 
-from benchmarks.presets import joint, results
+from benchmarks.presets import joint, members, results
 from benchmarks.presets.__main__ import main
 from benchmarks.presets.presets import PRESETS, Goal, preset
 from benchmarks.presets.results import Run
@@ -99,6 +101,39 @@ def test_the_table_tells_seeds_control_and_time(tmp_path, capsys):
     assert f"| {each.title} | 80.00, 90.00 % | 85.00 | 70.00 | 2.5 | 25% |" in shown
     assert shown.splitlines()[-1] == "bars: 2 of 2 hold"
     assert status == 0
+
+
+def test_an_ensemble_is_trained_member_by_member_and_judged_as_one(tmp_path):
+    rows = ["a fine warm film\t1", "a dull cold film\t0"]
+    for name, count in (("train", 12), ("dev", 4), ("test", 5)):
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *rows * count, ""]))
+    short = tmp_path / "short.yaml"
+    recipe = yaml.safe_load((results.ROOT / preset("sst2").config).read_text())
+    recipe["trainer"] |= {"max_epochs": 3, "accelerator": "cpu"}
+    recipe["data"]["init_args"]["batch_size"] = 4
+    averaging = next(part for part in recipe["trainer"]["callbacks"] if "Averaging" in part["class_path"])
+    averaging["init_args"] = {"decay": 0.5, "update_every_n_steps": 1}
+    recipe["model"]["optimizer"]["lr"] = 1e-2
+    short.write_text(yaml.safe_dump(recipe))
+    each = replace(preset("sst2"), config=str(short), members=2)
+    found = members.train(each, 3, tmp_path, tmp_path)
+    assert found["metrics"]["test/accuracy"] == 1.0
+    assert len(found["members"]) == 2
+    assert min(found["members"]) > 0.5
+    assert len(found["curve"]) == 3
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_the_accuracy_of_what_predicts_is_counted_over_all_batches():
+    def predict(items, top):
+        assert len(items) <= 64
+        return [{"label": "yes" if item % 3 else "no"} for item in items]
+
+    labels = [int(i % 2 == 1) for i in range(150)]
+    examples = [SimpleNamespace(item=i, label=label) for i, label in enumerate(labels)]
+    model = SimpleNamespace(predict=predict, outputs={"class_names": ["no", "yes"]})
+    expected = sum((i % 3 > 0) == (i % 2 == 1) for i in range(150)) / 150
+    assert members.accuracy(model, examples) == expected
 
 
 def test_absent_data_are_named(tmp_path, capsys):

@@ -46,8 +46,10 @@ def main(argv: list[str] | None = None) -> int:
 def _do(run: Run, args: argparse.Namespace) -> None:
     """One run in a process of its own; a failure is told and leaves the others alone."""
     folder = results.place(run, args.runs)
-    command = [sys.executable, "-m", "benchmarks.presets.run", run.preset.name, str(folder)]
-    command += [f"--variant={run.variant}"]
+    ensemble = run.preset.members > 1 and run.seed is not None
+    program = "benchmarks.presets.members" if ensemble else "benchmarks.presets.run"
+    command = [sys.executable, "-m", program, run.preset.name, str(folder)]
+    command += [f"--variant={run.variant}"] if run.variant else []
     command += ["--control"] if run.seed is None else [f"--seed={run.seed}"]
     command += [f"--data={args.data / run.preset.data}"] if run.preset.data else []
     command += [f"--threads={args.threads}"] if args.threads else []

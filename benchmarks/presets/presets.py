@@ -49,6 +49,7 @@ class Preset:
         control: module and function of the control without attention, ``data -> float``; its result is in the
             unit of the first goal's metric.
         before: an earlier stage, whose checkpoint the run takes up: task, config.
+        members: models that are trained in a run, with seeds of their own, and whose probabilities are averaged.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Preset:
     variants: tuple[tuple[str, tuple[str, ...]], ...] = (("", ()),)
     control: str | None = None
     before: tuple[str, str] | None = None
+    members: int = 1
 
     @property
     def path(self) -> Path:
@@ -119,10 +121,11 @@ PRESETS = (
     ),
     Preset(
         name="sst2",
-        title="text, SST-2, from scratch",
+        title="text, SST-2, from scratch, five models as one",
         task="tasks.text.module:TextClassification",
         config="tasks/text/configs/sst2.yaml",
         goals=(Goal(ACCURACY, 81.6),),
+        members=5,
         minutes=5,
         data="sst2",
         control="tasks.text.control:linear_control",
