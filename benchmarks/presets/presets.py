@@ -132,10 +132,11 @@ PRESETS = (
     ),
     Preset(
         name="sst2-pretrained",
-        title="text, SST-2, after masked language modelling on its training text",
+        title="text, SST-2, after masked language modelling on its training text, five models as one",
         task="tasks.text.module:TextClassification",
         config="tasks/text/configs/sst2_finetune.yaml",
         goals=(Goal(ACCURACY, 83.0),),
+        members=5,
         minutes=15,
         data="sst2",
         control="tasks.text.control:linear_control",
