@@ -23,7 +23,8 @@ from benchmarks.presets.run import named
 def finish(run: Run, folder, value: float, minutes: float = 1.0) -> None:
     place = results.place(run, folder)
     place.mkdir(parents=True)
-    found = {"metrics": {run.preset.goals[0].metric: value}, "minutes": minutes, "outside_share": 0.25}
+    metrics = {goal.metric: value for goal in run.preset.goals}
+    found = {"metrics": metrics, "minutes": minutes, "outside_share": 0.25}
     (place / "results.json").write_text(json.dumps(found))
     results.mark(run, folder)
 
@@ -89,6 +90,17 @@ def test_goals_that_must_stay_under_take_the_largest_as_the_worst():
     goal = Goal("test/wer", 1.3, at_least=False, of="worst")
     assert results.figure(goal, {"a": {0: 1.0, 1: 2.0}, "b": {0: 0.5}}) == 1.5
     assert math.isnan(results.figure(goal, {"a": {0: 1.0}, "b": {}}))
+
+
+def test_every_goal_is_in_the_unit_of_its_results(tmp_path):
+    """What a task measures as a share is held against a limit in percent or BLEU; seconds stay seconds."""
+    for each in PRESETS:
+        for goal in each.goals:
+            seconds = goal.metric.endswith("seconds")
+            assert goal.factor == (1 if seconds else 100), goal
+    translation = preset("multi30k")
+    finish(Run(translation, "", 0), tmp_path, 0.41)
+    assert results.values(translation, translation.goals[0], [0], tmp_path) == {"": {0: pytest.approx(41)}}
 
 
 def test_the_table_tells_seeds_control_and_time(tmp_path, capsys):

@@ -18,7 +18,7 @@ class Goal:
         limit: what is promised.
         at_least: whether the figure must reach the limit, or stay at or under it.
         of: ``"mean"`` over all runs, or ``"worst"``: the worst variant's mean over seeds.
-        unit: shown behind the number.
+        unit: shown behind the number; what is in percent or BLEU stands in the results as a share.
     """
 
     metric: str
@@ -30,7 +30,7 @@ class Goal:
     @property
     def factor(self) -> float:
         """From the number in the results to the number shown."""
-        return 100.0 if self.unit == "%" else 1.0
+        return 100.0 if self.unit in ("%", "BLEU") else 1.0
 
 
 @dataclass(frozen=True)
