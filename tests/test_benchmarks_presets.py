@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_type_hints
 
@@ -103,6 +104,21 @@ def test_every_goal_is_in_the_unit_of_its_results(tmp_path):
     assert results.values(translation, translation.goals[0], [0], tmp_path) == {"": {0: pytest.approx(41)}}
 
 
+def test_a_control_is_no_part_of_what_a_training_depends_on(tmp_path, monkeypatch):
+    each = preset("dates")
+    found = [results.key(run) for run in (Run(each, "", 0), Run(each, "", None))]
+    place = results.ROOT / each.control.split(":")[0].replace(".", "/")
+    read = Path.read_bytes
+
+    def changed(path):
+        return read(path) + (b"#" if path == place.with_suffix(".py") else b"")
+
+    monkeypatch.setattr(Path, "read_bytes", changed)
+    again = [results.key(run) for run in (Run(each, "", 0), Run(each, "", None))]
+    assert again[0] == found[0]
+    assert again[1] != found[1]
+
+
 def test_the_table_tells_seeds_control_and_time(tmp_path, capsys):
     each = preset("sst2")
     finish(Run(each, "", 0), tmp_path, 0.8)
@@ -171,3 +187,13 @@ def test_the_joint_trunk_is_judged_by_its_worst_sense(tmp_path):
     assert (behind.value, behind.limit, behind.holds) == (2.0, 1.5, False)
     assert behind.note == "1 of 1 runs; vision -0.4, speech -2.0, text +0.3"
     assert (time.value, time.holds) == (4.0, True)
+
+
+def test_the_table_of_the_joint_trunk_is_shown(tmp_path, capsys):
+    assert main(["--only", "joint", "--runs", str(tmp_path), "--table"]) == 1
+    assert capsys.readouterr().out.lstrip().startswith("| figure |")
+    (tmp_path / "joint").mkdir()
+    (tmp_path / "joint" / "joint.md").write_text("| arm | minutes |\n")
+    (tmp_path / "joint" / "joint.json").write_text(json.dumps({"verdicts": {}, "runs": []}))
+    assert main(["--only", "joint", "--runs", str(tmp_path), "--table"]) == 1
+    assert capsys.readouterr().out.startswith("| arm | minutes |\n\n| figure |")

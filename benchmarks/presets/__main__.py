@@ -35,11 +35,13 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"[{index} of {len(todo)}] {run.name}", file=sys.stderr, flush=True)
                 _do(run, args)
     bars = results.bars(chosen, args.seeds, args.runs)
+    tables = [results.table(chosen, args.seeds, args.runs)] if chosen else []
     if args.only is None or joint.NAME in args.only:
         if not args.table:
             joint.run(args.seeds, args.runs)
         bars += joint.bars(args.seeds, args.runs)
-    print(results.table(chosen, args.seeds, args.runs))
+        tables.append(joint.table(args.runs))
+    print("\n\n".join(filter(None, tables)))
     return conclude(bars, args.out)
 
 

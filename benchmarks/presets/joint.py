@@ -19,8 +19,24 @@ def run(seeds: list[int], folder: Path) -> None:
     """Train the joint trunk and the separate ones, one after the other; what is there already stays."""
     seeds_given = [str(seed) for seed in seeds]
     compare.main(
-        ["--out", str(folder / NAME), "--seeds", *seeds_given, "--kinds", "separate", "--workers", "1"]
+        [
+            "--out",
+            str(folder / NAME),
+            "--seeds",
+            *seeds_given,
+            "--kinds",
+            "separate",
+            "linear",
+            "--workers",
+            "1",
+        ]
     )
+
+
+def table(folder: Path) -> str:
+    """Markdown: accuracies of the joint trunk, the separate ones and the linear controls; empty if there are none."""
+    path = folder / NAME / "joint.md"
+    return path.read_text().rstrip() if path.exists() else ""
 
 
 def bars(seeds: list[int], folder: Path) -> list[Bar]:

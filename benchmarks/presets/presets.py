@@ -156,6 +156,7 @@ PRESETS = (
         ),
         minutes=30,
         data="multi30k",
+        control="tasks.text.translation.control:lexicon_control",
     ),
     Preset(
         name="dates",
@@ -164,6 +165,7 @@ PRESETS = (
         config="tasks/text/translation/configs/dates.yaml",
         goals=(Goal("test/exact", 99.0),),
         minutes=3,
+        control="tasks.text.translation.control:linear_control",
     ),
     Preset(
         name="cifar10",

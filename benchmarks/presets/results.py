@@ -45,13 +45,15 @@ def place(run: Run, folder: Path) -> Path:
 
 
 def key(run: Run) -> str:
-    """Digest of the code and configuration that the results of a run depend on."""
+    """Digest of the code and configuration that the results of a run depend on; of a training, not the controls."""
     content = hashlib.sha256()
     parts = [
         path for path in (ROOT / "mmattn").rglob("*.py") if path.relative_to(ROOT).parts[1] not in _APART
     ]
     parts += (ROOT / "tasks" / run.preset.domain).rglob("*.py")
     parts += [*(ROOT / "tasks").glob("*.py"), Path(__file__).with_name("run.py")]
+    if run.seed is not None:
+        parts = [path for path in parts if path.name != "control.py"]
     if run.preset.members > 1:
         parts += [Path(__file__).with_name("members.py"), ROOT / "mmattn" / "inference" / "ensemble.py"]
     configs = [run.preset.path] + ([ROOT / run.preset.before[1]] if run.preset.before else [])
