@@ -17,20 +17,8 @@ BEHIND, MINUTES = 1.5, 5.0
 
 def run(seeds: list[int], folder: Path) -> None:
     """Train the joint trunk and the separate ones, one after the other; what is there already stays."""
-    seeds_given = [str(seed) for seed in seeds]
-    compare.main(
-        [
-            "--out",
-            str(folder / NAME),
-            "--seeds",
-            *seeds_given,
-            "--kinds",
-            "separate",
-            "linear",
-            "--workers",
-            "1",
-        ]
-    )
+    fixed = "--kinds separate linear --workers 1".split()
+    compare.main(["--out", str(folder / NAME), "--seeds", *map(str, seeds), *fixed])
 
 
 def table(folder: Path) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tasks.text.translation.data import DateStrings, Multi30k, ParallelData, ParallelSet
 from tasks.text.translation.module import scores
 
-_ROUNDS = 8  # of expectation and maximisation; the lexicon hardly changes after five
+_ROUNDS = 8  # of expectation and maximisation
 _FEATURES = 2**18
 _BEFORE_MARKS = re.compile(r" (?=[.,;:!?])")
 _WORDS = re.compile(r"\w+|[^\w\s]")
