@@ -17,7 +17,7 @@ BEHIND, MINUTES = 1.5, 5.0
 
 def run(seeds: list[int], folder: Path) -> None:
     """Train the joint trunk and the separate ones, one after the other; what is there already stays."""
-    fixed = "--kinds separate linear --workers 1".split()
+    fixed = ["--kinds", "separate", "linear", "--workers", "1"]
     compare.main(["--out", str(folder / NAME), "--seeds", *map(str, seeds), *fixed])
 
 
