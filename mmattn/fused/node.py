@@ -108,7 +108,13 @@ class FusedBlock(torch.autograd.Function):
         return of_x, None, *(None if g is None else g.to(p.dtype) for g, p in pairs)
 
 
-_POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+def _pointwise() -> Any:
+    """oneDNN's product with its bias in bfloat16; ``None`` where it refuses that: on processors without AVX-512."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None) if supported and supported() else None
+
+
+_POINTWISE = _pointwise()
 #: Rows of hidden features that stay in the cache of a core that works alone; several share all rows. In float32
 #: chunks cost a ViT's training step a twentieth.
 _ROWS = 512

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 
 from mmattn.training.data import TaskData
 from mmattn.training.optim import AdamWCosine
+from mmattn.training.precision import slow_precision
 
 
 class Task(LightningModule):
@@ -59,6 +61,11 @@ class Task(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, self.data_class):
             self.prepare(data, stage)
+
+    def on_fit_start(self) -> None:
+        """Warn of a precision that makes training on this CPU slower; what was asked for stays."""
+        if self.device.type == "cpu" and (told := slow_precision(str(self.trainer.precision))):
+            rank_zero_warn(told)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the recipe, and tokenizers and the like as they are: a copy of the module that averages its weights

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmattn import Block, Causal, RotaryPositions, TokenBatch, Window, fused
+from mmattn.fused import node
 from mmattn.observation import observe
 
 LENGTHS = [7, 3, 0, 11, 3, 1, 13]
@@ -185,3 +186,19 @@ def test_who_only_looks_leaves_it_fused(make_block):
         watched = block(tokens).values
     assert torch.equal(alone, watched)
     assert [seen.q_lengths.tolist() for seen in record.values()] == [list(LENGTHS)]
+
+
+def test_a_product_with_its_bias_in_bfloat16_is_the_same_with_and_without_onednn(monkeypatch):
+    x, weight, bias = torch.randn(13, 12).bfloat16(), torch.randn(7, 12).bfloat16(), torch.randn(7)
+    found = node._linear(x, weight, bias)  # as this processor allows
+    monkeypatch.setattr(node, "_POINTWISE", None)
+    assert_close([found], [node._linear(x, weight, bias)], 2e-2)
+    wanted = x.double() @ weight.double().T + bias.double()
+    assert_close([found.double()], [wanted], 2e-2)
+
+
+def test_onednn_is_not_asked_for_what_the_processor_lacks(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert node._pointwise() is None
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert node._pointwise() is torch.ops.mkldnn._linear_pointwise
