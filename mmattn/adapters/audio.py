@@ -197,6 +197,10 @@ class AudioFrames(Adapter):
         tokens: TokenBatch = self.stem(frames)
         return tokens
 
+    def spectrum(self, wave: Tensor) -> Tensor:
+        """Normalised log-mel frames ``[F, n_mels]`` of a whole wave ``[S]``, one each ``hop_length``, to be drawn."""
+        return self.features([wave]).values
+
     def regions(self, items: Waves) -> list[Tensor]:
         """For each wave the samples ``[n, 2]`` that its tokens stand for: start, stop."""
         step = self.hop_length * self.subsampling

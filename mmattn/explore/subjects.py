@@ -228,7 +228,7 @@ def shown_of(
     if item.ndim == 3:
         return picture_tokens(pixels(item), regions, prefix + len(regions), module)
     with torch.no_grad():
-        log_mel = adapter.features([item]).values
+        log_mel = adapter.spectrum(item)
     return sound_tokens(item, adapter.sample_rate, regions, log_mel, prefix)
 
 

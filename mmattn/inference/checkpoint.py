@@ -65,7 +65,7 @@ def _merged(said: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
 def _inputs(recipe: Recipe, prepared: Mapping[str, Any]) -> Inputs:
     """How inputs are read: as the adapter says, and, of pictures, as the data of the training were."""
     _, name = parts.locate(recipe.adapter["class_path"])
-    if name == "AudioFrames":
+    if name in ("AudioFrames", "BandNormFrames"):
         return inputs_from({"kind": "sounds", "sample_rate": parts.argument(recipe.adapter, "sample_rate")})
     if name in ("TextTokens", "TextNgrams"):
         return inputs_from({"kind": "texts"})

@@ -196,7 +196,9 @@ def front(adapter: nn.Module) -> nn.Module:
         return DenseFrames(adapter)
     if type(adapter) is TextTokens or type(adapter) is TextNgrams:
         return DenseRows(adapter)
-    raise NotDense(f"only mmattn's own adapters have a dense twin: got {type(adapter).__name__}")
+    raise NotDense(
+        f"adapters of the same steps for all items have a dense twin: got {type(adapter).__name__}"
+    )
 
 
 def encoder(encoder: Encoder, front: nn.Module, x: Tensor, one_size: bool) -> DenseEncoder:

@@ -60,7 +60,7 @@ class Kind(ABC):
         if item.ndim == 3:
             return drawing.picture(shown, tuple(item.shape[-2:]), look, caption)
         rate = model.adapter.sample_rate
-        log_mel = model.adapter.features([item]).values.cpu()
+        log_mel = model.adapter.spectrum(item).cpu()
         return drawing.sound(log_mel, len(item) / rate, rate, look, caption)
 
     def program(self, model: Any, inputs: Inputs, outputs: Mapping[str, Any]) -> Program:

@@ -14,6 +14,7 @@ PARTS: dict[str, str] = {
     "Classification": "mmattn.inference.classification",
     "ImagePatches": "mmattn.adapters.image",
     "AudioFrames": "mmattn.adapters.audio",
+    "BandNormFrames": "mmattn.adapters.bands",
     "TextTokens": "mmattn.adapters.text",
     "TextNgrams": "mmattn.adapters.ngrams",
     "ByteTokenizer": "mmattn.adapters.text",

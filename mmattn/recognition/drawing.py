@@ -51,9 +51,8 @@ def draw_alignment(
     if not ids:
         raise ValueError(f"text must have at least one unit to draw: got {text!r}")
     check_fits([recognizer.adapter.num_tokens(len(wave))], [ids], [text])
-    frames = recognizer.adapter.features([wave])
     with observe(recognizer.encoder, weights=True) as record:
-        logits = recognizer.logits_of(frames)
+        logits = recognizer([wave])
     names_of_layers = list(record)
     weights = _chosen([record[name].weights for name in names_of_layers], layer, head)
     spans = token_spans(logits.values, ids)
@@ -64,7 +63,7 @@ def draw_alignment(
     figure = Figure(figsize=(10, min(3.2 + 0.2 * len(spans), 16)), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.0, max(0.2 * len(spans), 1.0)])
     step = recognizer.adapter.hop_length / recognizer.adapter.sample_rate
-    _draw_spectrogram(above, frames.values, step, boxes, names)
+    _draw_spectrogram(above, recognizer.adapter.spectrum(wave), step, boxes, names)
     rows = torch.stack([weights[span.start : span.end].mean(0) for span in spans])
     shown = _draw_rows(below, rows, seconds, boxes, names)
     figure.colorbar(shown, ax=below, pad=0.01, aspect=max(15, len(rows)), label="weight")

@@ -1,4 +1,4 @@
-"""Log-mel frames for speakers and microphones that were never heard: a normalisation and random changes in training.
+"""Random changes of log-mel frames in training, for speakers and microphones that were never heard.
 
 All take and give packed frames ``[T, n_mels]``; a clip's result does not depend on its batch mates.
 """
@@ -6,69 +6,11 @@ All take and give packed frames ``[T, n_mels]``; a clip's result does not depend
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmattn.adapters.audio import AudioFrames, Waves
 from mmattn.tokens import TokenBatch
-
-
-class BandNormFrames(AudioFrames):
-    """:class:`~mmattn.adapters.audio.AudioFrames` of waves of one loudness, normalised band by band.
-
-    A microphone and a room multiply the spectrum, which adds a constant to each log-mel band; so does, in part, a
-    speaker. Subtracting each band's mean over the clip takes that away (cepstral mean normalisation, Atal 1974), and
-    with it some of what a short word sounds like: which is better, the validation speaker must tell.
-
-    Args:
-        embed_dim: width D of the tokens.
-        level: root mean square that each wave is scaled to; frames know nothing below a mel power of 1e-6, so that
-            a low level hides the noise between the sounds: at 0.1 about 70 dB are heard, at 0.01 about 50 dB.
-            ``None`` leaves the waves as they are.
-        bands: share of each band's mean over the clip that is subtracted, in [0, 1].
-        deviations: whether each band is then divided by its root mean square over the clip.
-        **kwargs: as :class:`~mmattn.adapters.audio.AudioFrames`.
-
-    Raises:
-        ValueError: a number is out of range.
-
-    Example:
-        >>> frames = BandNormFrames(embed_dim=8, sample_rate=8000, bands=1.0).features([torch.randn(4000)])
-        >>> bool(frames.values.mean(0).abs().max() < 1e-5)
-        True
-    """
-
-    def __init__(
-        self,
-        embed_dim: int,
-        level: float | None = 0.1,
-        bands: float = 1.0,
-        deviations: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(embed_dim, **kwargs)
-        if level is not None and level <= 0:
-            raise ValueError(f"level must be above 0: got {level}")
-        if not 0 <= bands <= 1:
-            raise ValueError(f"bands must lie in [0, 1]: got {bands}")
-        self.level = level
-        self.bands = bands
-        self.deviations = deviations
-
-    def features(self, items: Waves) -> TokenBatch:
-        """Normalised log-mel frames ``[T, n_mels]``, before subsampling."""
-        if self.level is not None:
-            items = [wave * (self.level / _loudness(wave)) if wave.numel() else wave for wave in items]
-        frames = super().features(items)
-        if self.bands:
-            frames = frames.replace(frames.values - self.bands * _clip_means(frames)[frames.segment_ids])
-        if self.deviations:
-            powers = _clip_means(frames.replace(frames.values.square()))
-            # a band that hardly moves, such as one that the microphone does not hear, is not blown up
-            frames = frames.replace(frames.values / (powers + 0.01).sqrt()[frames.segment_ids])
-        return frames
 
 
 class VocalTractWarp(nn.Module):
@@ -234,14 +176,3 @@ class EdgeCut(nn.Module):
 def _mel(hertz: Tensor) -> Tensor:
     """Natural mels: HTK's scale but for its factor."""
     return torch.log1p(hertz / 700)
-
-
-def _loudness(wave: Tensor) -> Tensor:
-    return wave.square().mean().sqrt().clamp(min=1e-8)
-
-
-def _clip_means(frames: TokenBatch) -> Tensor:
-    """Mean of each band over each clip, ``[B, n_mels]``."""
-    sums = frames.values.new_zeros(len(frames), frames.values.shape[1])
-    counts = frames.lengths.to(frames.values)[:, None]
-    return sums.index_add(0, frames.segment_ids, frames.values) / counts

@@ -114,7 +114,7 @@ class Own(ImagePatches):
 
 
 def test_what_has_no_twin_says_so() -> None:
-    with pytest.raises(NotDense, match="only mmattn's own adapters have a dense twin: got Own"):
+    with pytest.raises(NotDense, match="adapters of the same steps for all items have a dense twin: got Own"):
         program(Own(D, patch_size=4), Pictures((0,) * 3, (1,) * 3))
 
 
