@@ -14,11 +14,11 @@ import yaml
 
 pytest.importorskip("lightning")
 
-from benchmarks.presets import joint, members, results
-from benchmarks.presets.__main__ import main
+from benchmarks.presets import joint, results
+from benchmarks.presets.__main__ import _slow, main
 from benchmarks.presets.presets import PRESETS, Goal, preset
 from benchmarks.presets.results import Run
-from benchmarks.presets.run import named
+from benchmarks.presets.run import accuracy, named, train
 
 
 def finish(run: Run, folder, value: float, minutes: float = 1.0) -> None:
@@ -143,8 +143,8 @@ def test_an_ensemble_is_trained_member_by_member_and_judged_as_one(tmp_path):
     averaging["init_args"] = {"decay": 0.5, "update_every_n_steps": 1}
     recipe["model"]["optimizer"]["lr"] = 1e-2
     short.write_text(yaml.safe_dump(recipe))
-    each = replace(preset("sst2"), config=str(short), members=2)
-    found = members.train(each, 3, tmp_path, tmp_path)
+    each = replace(preset("sst2"), config=str(short), members=((), ("--model.label_smoothing=0.2",)))
+    found = train(each, "", 3, tmp_path, tmp_path)
     assert found["metrics"]["test/accuracy"] == 1.0
     assert len(found["members"]) == 2
     assert min(found["members"]) > 0.5
@@ -161,7 +161,7 @@ def test_the_accuracy_of_what_predicts_is_counted_over_all_batches():
     examples = [SimpleNamespace(item=i, label=label) for i, label in enumerate(labels)]
     model = SimpleNamespace(predict=predict, outputs={"class_names": ["no", "yes"]})
     expected = sum((i % 3 > 0) == (i % 2 == 1) for i in range(150)) / 150
-    assert members.accuracy(model, examples) == expected
+    assert accuracy(model, examples) == expected
 
 
 def test_absent_data_are_named(tmp_path, capsys):
@@ -170,6 +170,18 @@ def test_absent_data_are_named(tmp_path, capsys):
     output = capsys.readouterr()
     assert "none/sst2 does not exist" in output.err
     assert output.out.splitlines()[-1] == "bars: 0 of 2 hold"
+
+
+def test_a_precision_that_this_cpu_is_slow_in_is_told_for_the_trainings_that_ask_for_it(monkeypatch):
+    monkeypatch.setattr(
+        "mmattn.training.precision._seconds", lambda dtype: 7.0 if dtype.itemsize == 2 else 1.0
+    )
+    runs = [Run(preset(name), "", seed) for name in ("cifar10", "sst2", "multi30k") for seed in (None, 0, 1)]
+    (told,) = _slow(runs)
+    assert told.startswith("cifar10, multi30k: precision should not be slower than 32-true: got 'bf16-mixed'")
+    assert _slow([Run(preset("cifar10"), "", None)]) == []
+    monkeypatch.setattr("mmattn.training.precision._seconds", lambda dtype: 1.0)
+    assert _slow(runs) == []
 
 
 def test_the_joint_trunk_is_judged_by_its_worst_sense(tmp_path):

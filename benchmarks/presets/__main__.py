@@ -12,10 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from benchmarks.bars import conclude
 from benchmarks.presets import joint, results
 from benchmarks.presets.presets import PRESETS, Preset
 from benchmarks.presets.results import Run
+from mmattn.training.precision import slow_precision
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in sorted(absent):
         print(f"no data: {args.data / name} does not exist", file=sys.stderr)
     if not args.table:
+        for told in _slow(todo):
+            print(told, file=sys.stderr, flush=True)
         for index, run in enumerate(todo, 1):
             if run.preset.data not in absent:
                 print(f"[{index} of {len(todo)}] {run.name}", file=sys.stderr, flush=True)
@@ -45,12 +50,21 @@ def main(argv: list[str] | None = None) -> int:
     return conclude(bars, args.out)
 
 
+def _slow(runs: list[Run]) -> list[str]:
+    """A line for each precision that this CPU computes in more slowly than in float32: times mean little then."""
+    presets: dict[str, set[str]] = {}
+    for run in runs:
+        if run.seed is not None:
+            trainer = yaml.safe_load(run.preset.path.read_text())["trainer"]
+            presets.setdefault(str(trainer.get("precision", "32-true")), set()).add(run.preset.name)
+    told = {precision: slow_precision(precision) for precision in presets}
+    return [f"{', '.join(sorted(presets[name]))}: {text}" for name, text in told.items() if text]
+
+
 def _do(run: Run, args: argparse.Namespace) -> None:
     """One run in a process of its own; a failure is told and leaves the others alone."""
     folder = results.place(run, args.runs)
-    ensemble = run.preset.members > 1 and run.seed is not None
-    program = "benchmarks.presets.members" if ensemble else "benchmarks.presets.run"
-    command = [sys.executable, "-m", program, run.preset.name, str(folder)]
+    command = [sys.executable, "-m", "benchmarks.presets.run", run.preset.name, str(folder)]
     command += [f"--variant={run.variant}"] if run.variant else []
     command += ["--control"] if run.seed is None else [f"--seed={run.seed}"]
     command += [f"--data={args.data / run.preset.data}"] if run.preset.data else []

@@ -49,7 +49,8 @@ class Preset:
         control: module and function of the control without attention, ``data -> float``; its result is in the
             unit of the first goal's metric.
         before: an earlier stage, whose checkpoint the run takes up: task, config.
-        members: models that are trained in a run, with seeds of their own, and whose probabilities are averaged.
+        members: models that are trained in a run, with seeds of their own, and whose probabilities are averaged: the
+            further arguments of each.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Preset:
     variants: tuple[tuple[str, tuple[str, ...]], ...] = (("", ()),)
     control: str | None = None
     before: tuple[str, str] | None = None
-    members: int = 1
+    members: tuple[tuple[str, ...], ...] = ((),)
 
     @property
     def path(self) -> Path:
@@ -125,7 +126,7 @@ PRESETS = (
         task="tasks.text.module:TextClassification",
         config="tasks/text/configs/sst2.yaml",
         goals=(Goal(ACCURACY, 81.6),),
-        members=5,
+        members=((),) * 5,
         minutes=5,
         data="sst2",
         control="tasks.text.control:linear_control",
@@ -136,7 +137,7 @@ PRESETS = (
         task="tasks.text.module:TextClassification",
         config="tasks/text/configs/sst2_finetune.yaml",
         goals=(Goal(ACCURACY, 83.0),),
-        members=5,
+        members=((),) * 5,
         minutes=15,
         data="sst2",
         control="tasks.text.control:linear_control",

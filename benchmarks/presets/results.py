@@ -54,13 +54,14 @@ def key(run: Run) -> str:
     parts += [*(ROOT / "tasks").glob("*.py"), Path(__file__).with_name("run.py")]
     if run.seed is not None:
         parts = [path for path in parts if path.name != "control.py"]
-    if run.preset.members > 1:
-        parts += [Path(__file__).with_name("members.py"), ROOT / "mmattn" / "inference" / "ensemble.py"]
+    if len(run.preset.members) > 1:
+        parts.append(ROOT / "mmattn" / "inference" / "ensemble.py")
     configs = [run.preset.path] + ([ROOT / run.preset.before[1]] if run.preset.before else [])
     for path in sorted(parts) + configs:
         content.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    members = [run.preset.members] if run.preset.members > 1 else []
-    content.update(json.dumps([run.name, dict(run.preset.variants)[run.variant], *members]).encode())
+    content.update(
+        json.dumps([run.name, dict(run.preset.variants)[run.variant], run.preset.members]).encode()
+    )
     return content.hexdigest()
 
 

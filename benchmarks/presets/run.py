@@ -9,6 +9,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -16,9 +17,13 @@ import yaml
 from lightning import Callback, LightningModule, Trainer
 
 from benchmarks.presets.presets import ROOT, Preset, preset
+from mmattn.inference import Ensemble, open_model
 from mmattn.training.cli import TaskCLI
+from mmattn.training.data import ExampleSet
 from mmattn.training.memory import quick_memory
 from mmattn.training.record import RecordRun
+
+_BATCH = 64
 
 
 class Curve(Callback):
@@ -53,32 +58,75 @@ def build(task: str, config: Path, args: list[str], folder: Path, seed: int) -> 
 def train(each: Preset, variant: str, seed: int, data: Path | None, folder: Path) -> dict[str, Any]:
     """Train and test; metrics by name, minutes, and the curve."""
     begin = time.perf_counter()
-    args = list(dict(each.variants)[variant])
-    root = [] if data is None else [f"--data.init_args.root={data}"]
-    if each.before is not None:
-        task, config = each.before
-        first = build(task, ROOT / config, [*without_checkpoints(ROOT / config), *root], folder, seed)
-        first.trainer.fit(first.model, first.datamodule)
-        path = folder / "pretrained.ckpt"
-        first.trainer.save_checkpoint(path, weights_only=True)
-        args.append(f"--model.pretrained={path}")
-    cli = build(each.task, each.path, [*without_checkpoints(each.path), *root, *args], folder, seed)
-    curve = Curve(begin)
-    callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]  # set by Trainer
-    callbacks.append(curve)
-    cli.trainer.fit(cli.model, cli.datamodule)
+    args = [] if data is None else [f"--data.init_args.root={data}"]
+    pretrained = (
+        [] if each.before is None else [f"--model.pretrained={_pretrained(each, args, seed, folder)}"]
+    )
+    args += [*without_checkpoints(each.path), *dict(each.variants)[variant], *pretrained]
+    curve, members = Curve(begin), []
+    for index, own in enumerate(each.members):
+        cli = build(each.task, each.path, [*args, *own], folder, seed * len(each.members) + index)
+        if index == 0:
+            _callbacks(cli).append(curve)
+        cli.trainer.fit(cli.model, cli.datamodule)
+        members.append(cli)
     trained = time.perf_counter()
-    cli.trainer.test(cli.model, cli.datamodule, verbose=False)
+    alone = []
+    for cli in members:
+        cli.trainer.test(cli.model, cli.datamodule, verbose=False)
+        alone.append({name: float(value) for name, value in cli.trainer.callback_metrics.items()})
+    metrics = dict(alone[0])
+    if len(members) > 1:
+        metrics = {each.goals[0].metric: _together(members, folder)}
     end = time.perf_counter()
-    record = next(part for part in callbacks if isinstance(part, RecordRun)).record
-    metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    records = [part.record for cli in members for part in _callbacks(cli) if isinstance(part, RecordRun)]
+    shares = [record.outside_share for record in records if record and record.outside_share is not None]
     return {
         "metrics": metrics | {"decoding/seconds": end - trained},
+        "members": [found[each.goals[0].metric] for found in alone],
         "minutes": (end - begin) / 60,
-        "outside_share": None if record is None else record.outside_share,
-        "parameters": sum(p.numel() for p in cli.model.parameters() if p.requires_grad),
+        "outside_share": mean(shares) if shares else None,
+        "parameters": sum(p.numel() for cli in members for p in cli.model.parameters() if p.requires_grad),
         "curve": curve.points,
     }
+
+
+def _pretrained(each: Preset, args: list[str], seed: int, folder: Path) -> Path:
+    """The checkpoint of the earlier stage, which all members take up."""
+    assert each.before is not None
+    task, config = each.before
+    cli = build(task, ROOT / config, [*without_checkpoints(ROOT / config), *args], folder, seed)
+    cli.trainer.fit(cli.model, cli.datamodule)
+    path = folder / "pretrained.ckpt"
+    cli.trainer.save_checkpoint(path, weights_only=True)
+    return path
+
+
+def _together(members: list[TaskCLI], folder: Path) -> float:
+    """Accuracy of all as one, saved and opened again as a user would with ``mmattn predict --ensemble``."""
+    saved = [folder / f"member{index}.ckpt" for index in range(len(members))]
+    for cli, path in zip(members, saved, strict=True):
+        cli.trainer.save_checkpoint(path, weights_only=True)
+    found = accuracy(Ensemble([open_model(path) for path in saved]), members[0].datamodule.sets["test"])
+    for path in saved:
+        path.unlink()
+    return found
+
+
+def accuracy(model: Any, examples: ExampleSet) -> float:
+    """Share of examples whose label a predictor, or an ensemble, gives."""
+    rows: list[dict[str, Any]] = []
+    pairs = [examples[i] for i in range(len(examples))]
+    for start in range(0, len(pairs), _BATCH):
+        rows += model.predict([pair.item for pair in pairs[start : start + _BATCH]], top=1)
+    names = model.outputs["class_names"]
+    right: int = sum(row["label"] == names[pair.label] for row, pair in zip(rows, pairs, strict=True))
+    return right / len(pairs)
+
+
+def _callbacks(cli: TaskCLI) -> list[Callback]:
+    found: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]  # set by Trainer
+    return found
 
 
 def without_checkpoints(config: Path) -> list[str]:

@@ -49,7 +49,8 @@ def test_silence_around_a_sound_changes_nothing_and_is_not_looked_at(made: Made)
     [first], [second] = predictor.predict([wave]), predictor.predict([wide])
     assert first["probabilities"] == pytest.approx(second["probabilities"], abs=1e-6)
     regions = predictor.look(wide).regions
-    assert int(regions.min()) == 1200 + 400 - 160  # 30 ms left, and half of the 20 ms that hold the first sample
+    # 30 ms are left, and half of the 20 ms that hold the first sample
+    assert int(regions.min()) == 1200 + 400 - 160
     assert int(regions.max()) == 1200 + 1600 + 160
 
 
