@@ -16,9 +16,11 @@ pytest.importorskip("lightning")
 
 from benchmarks.presets import joint, results
 from benchmarks.presets.__main__ import _slow, main
+from benchmarks.presets.members import accuracy
 from benchmarks.presets.presets import PRESETS, Goal, preset
 from benchmarks.presets.results import Run
-from benchmarks.presets.run import accuracy, named, train
+from benchmarks.presets.run import train
+from benchmarks.presets.training import named
 
 
 def finish(run: Run, folder, value: float, minutes: float = 1.0) -> None:

@@ -51,7 +51,8 @@ def key(run: Run) -> str:
         path for path in (ROOT / "mmattn").rglob("*.py") if path.relative_to(ROOT).parts[1] not in _APART
     ]
     parts += (ROOT / "tasks" / run.preset.domain).rglob("*.py")
-    parts += [*(ROOT / "tasks").glob("*.py"), Path(__file__).with_name("run.py")]
+    parts += [*(ROOT / "tasks").glob("*.py")]
+    parts += [Path(__file__).with_name(f"{name}.py") for name in ("run", "training", "members")]
     if run.seed is not None:
         parts = [path for path in parts if path.name != "control.py"]
     if len(run.preset.members) > 1:

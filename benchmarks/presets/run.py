@@ -7,137 +7,26 @@ import json
 import os
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
-import yaml
-from lightning import Callback, LightningModule, Trainer
 
-from benchmarks.presets.presets import ROOT, Preset, preset
-from mmattn.inference import Ensemble, open_model
-from mmattn.training.cli import TaskCLI
-from mmattn.training.data import ExampleSet
+from benchmarks.presets.members import train_members
+from benchmarks.presets.presets import Preset, preset
+from benchmarks.presets.training import build, named, pretrain, train_one, without_checkpoints
 from mmattn.training.memory import quick_memory
-from mmattn.training.record import RecordRun
-
-_BATCH = 64
-
-
-class Curve(Callback):
-    """What validation says over the minutes since the process began."""
-
-    def __init__(self, begin: float) -> None:
-        self.begin = begin
-        self.points: list[dict[str, float]] = []
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        found = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
-        self.points.append({"minutes": (time.perf_counter() - self.begin) / 60} | found)
-
-
-def named(place: str) -> Any:
-    """What ``module:name`` names; the data modules beside it get their short names."""
-    module, name = place.split(":")
-    import_module(f"{'.'.join(module.split('.')[:-1])}.data")
-    return getattr(import_module(module), name)
-
-
-def build(task: str, config: Path, args: list[str], folder: Path, seed: int) -> TaskCLI:
-    """Data, model and trainer, with neither logs nor checkpoints."""
-    quiet = ["--trainer.logger=false", "--trainer.enable_checkpointing=false"]
-    quiet += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-    place = [f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
-    return TaskCLI(named(task), [f"--config={config}", *quiet, *place, *args], run=False)
 
 
 def train(each: Preset, variant: str, seed: int, data: Path | None, folder: Path) -> dict[str, Any]:
     """Train and test; metrics by name, minutes, and the curve."""
     begin = time.perf_counter()
     args = [] if data is None else [f"--data.init_args.root={data}"]
-    pretrained = (
-        [] if each.before is None else [f"--model.pretrained={_pretrained(each, args, seed, folder)}"]
-    )
+    pretrained = [] if each.before is None else [f"--model.pretrained={pretrain(each, args, folder, seed)}"]
     args += [*without_checkpoints(each.path), *dict(each.variants)[variant], *pretrained]
-    curve, members = Curve(begin), []
-    for index, own in enumerate(each.members):
-        cli = build(each.task, each.path, [*args, *own], folder, seed * len(each.members) + index)
-        if index == 0:
-            _callbacks(cli).append(curve)
-        cli.trainer.fit(cli.model, cli.datamodule)
-        members.append(cli)
-    trained = time.perf_counter()
-    alone = []
-    for cli in members:
-        cli.trainer.test(cli.model, cli.datamodule, verbose=False)
-        alone.append({name: float(value) for name, value in cli.trainer.callback_metrics.items()})
-    metrics = dict(alone[0])
-    if len(members) > 1:
-        metrics = {each.goals[0].metric: _together(members, folder)}
-    end = time.perf_counter()
-    records = [part.record for cli in members for part in _callbacks(cli) if isinstance(part, RecordRun)]
-    shares = [record.outside_share for record in records if record and record.outside_share is not None]
-    return {
-        "metrics": metrics | {"decoding/seconds": end - trained},
-        "members": [found[each.goals[0].metric] for found in alone],
-        "minutes": (end - begin) / 60,
-        "outside_share": mean(shares) if shares else None,
-        "parameters": sum(p.numel() for cli in members for p in cli.model.parameters() if p.requires_grad),
-        "curve": curve.points,
-    }
-
-
-def _pretrained(each: Preset, args: list[str], seed: int, folder: Path) -> Path:
-    """The checkpoint of the earlier stage, which all members take up."""
-    assert each.before is not None
-    task, config = each.before
-    cli = build(task, ROOT / config, [*without_checkpoints(ROOT / config), *args], folder, seed)
-    cli.trainer.fit(cli.model, cli.datamodule)
-    path = folder / "pretrained.ckpt"
-    cli.trainer.save_checkpoint(path, weights_only=True)
-    return path
-
-
-def _together(members: list[TaskCLI], folder: Path) -> float:
-    """Accuracy of all as one, saved and opened again as a user would with ``mmattn predict --ensemble``."""
-    saved = [folder / f"member{index}.ckpt" for index in range(len(members))]
-    for cli, path in zip(members, saved, strict=True):
-        cli.trainer.save_checkpoint(path, weights_only=True)
-    found = accuracy(Ensemble([open_model(path) for path in saved]), members[0].datamodule.sets["test"])
-    for path in saved:
-        path.unlink()
-    return found
-
-
-def accuracy(model: Any, examples: ExampleSet) -> float:
-    """Share of examples whose label a predictor, or an ensemble, gives."""
-    rows: list[dict[str, Any]] = []
-    pairs = [examples[i] for i in range(len(examples))]
-    for start in range(0, len(pairs), _BATCH):
-        rows += model.predict([pair.item for pair in pairs[start : start + _BATCH]], top=1)
-    names = model.outputs["class_names"]
-    right: int = sum(row["label"] == names[pair.label] for row, pair in zip(rows, pairs, strict=True))
-    return right / len(pairs)
-
-
-def _callbacks(cli: TaskCLI) -> list[Callback]:
-    found: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]  # set by Trainer
-    return found
-
-
-def without_checkpoints(config: Path) -> list[str]:
-    """Arguments that leave out the callbacks that write or stop, but keep those that shape the weights."""
-    listed = yaml.safe_load(config.read_text())["trainer"].get("callbacks") or []
-    kept = [
-        part
-        for part in listed
-        if part["class_path"].rsplit(".", 1)[-1] not in ("ModelCheckpoint", "EarlyStopping")
-    ]
-    return [f"--trainer.callbacks={json.dumps(kept)}" if kept else "--trainer.callbacks=null"]
+    train_it = train_members if len(each.members) > 1 else train_one
+    found = train_it(each, args, folder, seed, begin)
+    return found | {"minutes": (time.perf_counter() - begin) / 60}
 
 
 def control(each: Preset, variant: str, data: Path | None, folder: Path) -> dict[str, Any]:
