@@ -101,6 +101,47 @@ class BandGains(nn.Module):
         return frames.replace(frames.values + curves.to(frames.values)[frames.segment_ids])
 
 
+class BandMix(nn.Module):
+    """Other rooms and voices: mean and deviation of each band of a clip are mixed with those of another clip.
+
+    What a microphone, a room and a voice do to all of a clip shows in these, and those of the other clips of a batch
+    are real ones (MixStyle, Zhou et al. 2021, "Domain generalization with MixStyle", over bands instead of channels).
+
+    Args:
+        probability: share of the clips that are changed, in [0, 1].
+        alpha: the share s of the clip's own is drawn from a beta distribution with both parameters alpha, and the
+            larger of s and 1 - s taken; the smaller alpha, the less most clips are changed.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(self, probability: float = 0.7, alpha: float = 0.4) -> None:
+        super().__init__()
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must lie in [0, 1]: got {probability}")
+        if alpha <= 0:
+            raise ValueError(f"alpha must be above 0: got {alpha}")
+        self.probability = probability
+        self.alpha = alpha
+
+    def forward(self, frames: TokenBatch) -> TokenBatch:
+        """Log-mel frames ``[T, n_mels]``, packed, to the same; nothing changes outside training."""
+        if not self.training or not self.probability:
+            return frames
+        values, ids, count = frames.values, frames.segment_ids, len(frames)
+        lengths = frames.lengths.to(values)[:, None].clamp(min=1)
+        zeros = values.new_zeros(count, values.shape[1])
+        mean = zeros.index_add(0, ids, values) / lengths
+        centred = values - mean[ids]
+        deviation = (zeros.index_add(0, ids, centred.square()) / lengths + 1e-4).sqrt()
+        other = torch.randperm(count)
+        drawn = torch.distributions.Beta(self.alpha, self.alpha).sample((count, 1))
+        own = torch.where(torch.rand(count, 1) < self.probability, drawn.maximum(1 - drawn), 1.0).to(values)
+        scale = torch.lerp(deviation[other], deviation, own) / deviation
+        return frames.replace(centred * scale[ids] + torch.lerp(mean[other], mean, own)[ids])
+
+
 class Tempo(nn.Module):
     """Speaks each clip's log-mel frames faster or slower at random; pitch and formants stay.
 

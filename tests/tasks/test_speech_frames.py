@@ -13,7 +13,7 @@ pytest.importorskip("lightning")
 
 from mmattn import AudioFrames, TokenBatch, build_encoder
 from mmattn.adapters import BandNormFrames
-from tasks.speech.frames import BandGains, EdgeCut, Tempo, VocalTractWarp
+from tasks.speech.frames import BandGains, BandMix, EdgeCut, Tempo, VocalTractWarp
 from tasks.speech.module import KeywordSpotting
 
 N_MELS = 37
@@ -101,6 +101,34 @@ def test_gains_do_what_a_filter_of_the_wave_does():
     assert (difference - response.log()).abs().max() < 0.1
 
 
+def test_bands_take_over_mean_and_deviation_of_another_clip_in_part():
+    clips = [torch.randn(n, 5) * scale + shift for n, scale, shift in ((53, 1, 0), (31, 3, 7), (17, 0.5, -4))]
+    frames = TokenBatch.from_sequences(clips)
+    statistics = [torch.stack([clip.mean(0), clip.std(0, correction=0)]) for clip in clips]
+    mix = BandMix(probability=0.6, alpha=0.4)
+    changed_clips, shares = 0, []
+    for _ in range(200):
+        for index, part in enumerate(mix(frames).split()):
+            found = torch.stack([part.values.mean(0), part.values.std(0, correction=0)])
+            moved = found - statistics[index]
+            if moved.abs().max() < 1e-3:
+                continue
+            changed_clips += 1
+            # towards one of the others, all bands by one share, at most half of the way
+            ways = [statistics[other] - statistics[index] for other in range(3) if other != index]
+            fits = [float((moved * way).sum() / way.square().sum()) for way in ways]
+            errors = [float((moved - fit * way).abs().max()) for fit, way in zip(fits, ways, strict=True)]
+            assert min(errors) < 5e-3
+            shares.append(fits[errors.index(min(errors))])
+            shape = (clips[index] - statistics[index][0]) / statistics[index][1]
+            assert torch.allclose((part.values - found[0]) / found[1], shape, atol=2e-2)
+    assert 0.2 < changed_clips / 600 < 0.5  # of 0.6, a third meets itself
+    assert 0.45 < max(shares) <= 0.501
+    assert min(shares) > 0
+    assert torch.allclose(BandMix(0.0)(frames).values, frames.values)
+    assert mix.eval()(frames) is frames
+
+
 def test_tempo_resamples_each_clip_between_its_first_and_last_frame():
     clips = [torch.randn(n, 5) for n in (53, 1, 17)]
     tempo = Tempo(0.4)
@@ -170,6 +198,8 @@ def test_the_task_changes_frames_in_training_alone():
         (lambda: VocalTractWarp(edge=1.0), r"edge must lie in \(0, 1\): got 1.0"),
         (lambda: BandGains(-1.0), "deviation must not be negative: got -1.0"),
         (lambda: BandGains(points=1), "points must be at least 2: got 1"),
+        (lambda: BandMix(probability=1.1), r"probability must lie in \[0, 1\]: got 1.1"),
+        (lambda: BandMix(alpha=0.0), "alpha must be above 0: got 0.0"),
         (lambda: Tempo(-0.1), "most must not be negative: got -0.1"),
         (lambda: EdgeCut(0.5), r"most must lie in \[0, 0.5\): got 0.5"),
         (lambda: EdgeCut(probability=1.1), r"probability must lie in \[0, 1\]: got 1.1"),
