@@ -41,6 +41,7 @@ class BandNormFrames(AudioFrames):
         ValueError: a number is out of range.
 
     Example:
+        >>> import torch
         >>> frames = BandNormFrames(embed_dim=8, sample_rate=8000, bands=1.0).features([torch.randn(4000)])
         >>> bool(frames.values.mean(0).abs().max() < 1e-5)
         True

@@ -262,15 +262,17 @@ def test_gradients_are_those_of_the_rest(name):
         named = dict(one.named_parameters())
         slopes = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         kept |= {n: g for n, g in zip(named, slopes, strict=True) if g is not None}
+    # a gradient that is zero but for rounding, as of what is added before a softmax, is judged by the model's others
+    least = 0.01 * max(float(g.abs().max()) for g in wanted.values())
     same = [n for n in found if found[n].shape == wanted[n].shape]
     cut = [n for n in found if found[n].shape != wanted[n].shape]
     assert same
     assert cut
     for place in same:
-        scale = wanted[place].abs().max().clamp(min=1e-3)
+        scale = wanted[place].abs().max().clamp(min=least)
         assert (found[place] - wanted[place]).abs().max() / scale < 1e-4
     for place in cut:  # nothing flows into what is gone, so the sums are those of the rest
-        scale = wanted[place].abs().max().clamp(min=1e-3)
+        scale = wanted[place].abs().max().clamp(min=least)
         assert abs(found[place].sum() - wanted[place].sum()) / scale / wanted[place].numel() ** 0.5 < 1e-4
 
 
