@@ -223,8 +223,13 @@ def test_observers_may_overlap():
 
 def test_calls_from_several_threads_are_all_there():
     model, x = Stack(), torch.randn(2, 5, 12)
+
+    def run(i: int) -> None:
+        torch.set_num_threads(1)  # a new thread has a number of its own, and with it another rounding
+        model((i + 1) * x)
+
     with observe(model, weights=True) as record:
-        threads = [threading.Thread(target=model, args=((i + 1) * x,)) for i in range(6)]
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
