@@ -92,10 +92,11 @@ PRESETS = (
     ),
     Preset(
         name="fsdd-speakers",
-        title="keyword spotting, FSDD, speaker held out",
+        title="keyword spotting, FSDD, two models as one, speaker held out",
         task="tasks.speech.module:KeywordSpotting",
         config="tasks/speech/configs/fsdd_speakers.yaml",
         goals=(Goal(ACCURACY, 88.0), Goal(ACCURACY, 75.0, of="worst")),
+        members=((),) * 2,
         minutes=5,
         data="fsdd",
         variants=tuple((name, (f"--data.init_args.held_out_speaker={name}",)) for name in SPEAKERS),

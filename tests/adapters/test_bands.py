@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,19 @@ def test_quiet_ends_are_cut_and_regions_lie_in_the_whole_wave():
     assert torch.equal(tokens.values, alone.values)
     assert adapter.spectrum(wave).shape == (101, N_MELS)
     assert torch.equal(adapter([7 * wave]).coords, tokens.coords)
+
+
+def test_a_hiss_is_not_taken_for_silence():
+    adapter = BandNormFrames(8, trim_db=30, sample_rate=8000, n_mels=N_MELS)
+    time = torch.arange(2400) / 8000
+    vowel, hum = torch.sin(2 * math.pi * 300 * time), torch.sin(2 * math.pi * 50 * time)
+    hiss = torch.randn(2400).diff(append=torch.zeros(1))
+    edges = {
+        name: adapter.regions([torch.cat([vowel, end * 0.015 / end.square().mean().sqrt()])])[0]
+        for name, end in (("hiss", hiss), ("hum", hum))
+    }  # both 33.5 dB below the vowel
+    assert int(edges["hiss"][-1, 1]) == 4800
+    assert int(edges["hum"][-1, 1]) <= 2400 + 400
 
 
 @pytest.mark.parametrize("samples", [1, 79, 159, 160, 161, 400])
