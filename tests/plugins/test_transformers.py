@@ -264,6 +264,7 @@ def test_pickles_run_in_a_new_process(model, tmp_path):
     torch.save((host, inputs, wanted), tmp_path / "model.pt")
     code = (
         "import sys, torch\n"
+        "torch.set_num_threads(1)\n"
         "host, inputs, wanted = torch.load(sys.argv[1], weights_only=False)\n"
         "from mmattn.plugins.site import sites\n"
         "with torch.no_grad(): assert torch.equal(host(**inputs)[0], wanted)\n"
